@@ -1,0 +1,5 @@
+"""``python -m nrh_dist`` is ``nrh``."""
+
+from nrh_dist.cli import main
+
+main()

@@ -1,0 +1,190 @@
+"""The command line: one verb a function, each parses its words, loads the configuration and calls one function."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from nrh_dist import config as configuration
+from nrh_dist.errors import UserError
+
+app = typer.Typer(
+    name="nrh",
+    help="Train, search, judge and use image harmonisation models that need no mask.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data = typer.Typer(help="Make, check and pack data.", rich_markup_mode=None)
+app.add_typer(data, name="data")
+
+Words = Annotated[list[str] | None, typer.Argument(metavar="[key=value ...]", help="Dotted config keys, as in optim.lr=0.001")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of config keys; the key=value words beat it")]
+
+
+def say(line: str) -> None:
+    """One line to the terminal, at once."""
+    print(line, flush=True)
+
+
+@app.command(epilog="Example: nrh doctor")
+def doctor() -> None:
+    """Check environment, GPUs, Ray, weights, cache, disk and auth, and say what to do about each problem."""
+    from nrh_dist.workflows.doctor import examine
+
+    if not examine(say):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: nrh demo --out demo")
+def demo(out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes")] = Path("demo")) -> None:
+    """Everything once, on embedded sample data: data, pre-training, sweep, training, evaluation, report."""
+    from nrh_dist.workflows.demo import run_demo
+
+    run_demo(out, say)
+
+
+@data.command(epilog="Example: nrh data sample sample")
+def sample(out: Path, seed: Annotated[int, typer.Option(help="Another seed, other scenes")] = 0) -> None:
+    """Write procedural sample data: OUT/coco and OUT/iharmony4."""
+    from nrh_dist.data.synthetic import write_sample
+
+    write_sample(out, seed=seed, say=say)
+
+
+@data.command(epilog="Example: nrh data verify sample/iharmony4")
+def verify(root: Path) -> None:
+    """Check every file of a data folder; one line for each bad one, exit code 1 if there is any."""
+    from nrh_dist.data.verify import report
+
+    if not report(root, say):
+        raise typer.Exit(1)
+
+
+@data.command(epilog="Example: nrh data pack sample/iharmony4 packs/sample-64 --size 64")
+def pack(
+    root: Path,
+    out: Path,
+    size: Annotated[int, typer.Option(help="Side of the square images in pixels")] = 256,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: one a CPU")] = None,
+) -> None:
+    """Decode and resize a data folder once, into raw memory-mapped arrays."""
+    from nrh_dist.data.iharmony4 import index
+    from nrh_dist.data.pack import write_pack
+
+    write_pack(index(root), out, size, workers, say)
+
+
+@data.command("coco-exp", epilog="Example: nrh data coco-exp --images train2017 --annotations instances_train2017.json --out coco-exp")
+def coco_exp(
+    images: Annotated[Path, typer.Option(help="Folder of the COCO photos")],
+    annotations: Annotated[Path, typer.Option(help="COCO instances JSON")],
+    out: Annotated[Path, typer.Option(help="Data folder to write (iHarmony4 layout)")],
+    count: Annotated[int, typer.Option(min=1, help="How many composites")] = 1000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    method: Annotated[Literal["meanstd", "hist"], typer.Option(help="Mean and deviation (Reinhard), or histogram")] = "meanstd",
+    channels: Annotated[Literal["l", "lab"], typer.Option(help="Luminance only, or all of CIE Lab")] = "l",
+    format: Annotated[Literal["jpeg", "png"], typer.Option(help="JPEG quality 95 4:4:4, or exact PNG")] = "jpeg",
+    split: Annotated[Literal["train", "test"], typer.Option(help="Which list the composites go into")] = "test",
+    workers: Annotated[int, typer.Option(min=1, help="Ray workers; the bytes do not depend on it")] = 1,
+) -> None:
+    """Make COCO-Exp composites: the luminance of an object matched to another of its category."""
+    from nrh_dist.launch.generate import generate
+    from nrh_dist.launch.session import connect
+
+    if workers > 1:
+        connect(say)
+    generate(images, annotations, out, count, seed, method, channels, format, split, workers, say)
+
+
+@app.command(epilog="Example: nrh pretrain stage=equivariance preset=tiny data.root=sample/iharmony4")
+def pretrain(words: Words = None, config: ConfigFile = None) -> None:
+    """Train the perceptual detector: stage=equivariance first, then stage=thresholds from its checkpoint."""
+    from nrh_dist.launch.train import train
+
+    words = words or []
+    if not any(word.startswith("stage=") for word in words) and config is None:
+        raise UserError("which stage? nrh pretrain stage=equivariance, then nrh pretrain stage=thresholds")
+    loaded = configuration.load(config, ["model.name=ptc", *words])
+    train(loaded, say)
+
+
+@app.command("train", epilog="Example: nrh train preset=tiny model.name=ptc_dih data.root=sample/iharmony4 scale.workers=2")
+def train_verb(words: Words = None, config: ConfigFile = None) -> None:
+    """Train a harmoniser; the same command continues an interrupted run."""
+    from nrh_dist.launch.train import train
+
+    train(configuration.load(config, words or []), say)
+
+
+@app.command("tune", epilog="Example: nrh tune search_spaces/demo.yaml data.root=sample/iharmony4")
+def tune_verb(
+    space: Path,
+    words: Words = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted sweep")] = False,
+) -> None:
+    """Search a space of configurations with Ray Tune."""
+    from nrh_dist.launch.tune import describe, tune
+
+    if dry_run:
+        describe(space, words or [], say)
+    else:
+        tune(space, words or [], resume, say)
+
+
+@app.command("evaluate", epilog="Example: nrh evaluate runs/my-run identity --data coco-exp --actors 2 --out evaluation")
+def evaluate_verb(
+    checkpoints: Annotated[list[str], typer.Argument(metavar="CHECKPOINT...", help="Run, sweep or checkpoint folders, or identity")],
+    data: Annotated[Path, typer.Option(help="Data folder or pack")],
+    out: Annotated[Path, typer.Option(help="Folder for per_image.csv, summary.json and strips")],
+    split: Annotated[Literal["train", "test"], typer.Option(help="Which list is scored")] = "test",
+    actors: Annotated[int, typer.Option(min=1, help="Scoring actors; the files do not depend on it")] = 1,
+) -> None:
+    """Score checkpoints on a data folder with a pool of actors."""
+    from nrh_dist.launch.evaluate import evaluate
+
+    evaluate(checkpoints, data, split, actors, out, say)
+
+
+@app.command(epilog="Example: nrh best runs --metric val/mse")
+def best(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Runs, sweeps or folders of them")],
+    metric: Annotated[str, typer.Option(help="A metric of metrics.jsonl; lower is better")] = "val/mse",
+) -> None:
+    """Name the best checkpoint below folders of runs and sweeps, and why."""
+    from nrh_dist.engine.select import candidates, describe
+
+    for line in describe(candidates(folders, metric), metric):
+        say(line)
+
+
+@app.command("report", epilog="Example: nrh report evaluation --out report")
+def report_verb(
+    evaluations: Annotated[list[Path], typer.Argument(metavar="EVALUATION...", help="Folders of nrh evaluate")],
+    out: Annotated[Path, typer.Option(help="Folder of the page")],
+    against: Annotated[Path | None, typer.Option(help="Another evaluation to compare with")] = None,
+) -> None:
+    """Write tables, figures and one offline HTML page about evaluations."""
+    from nrh_dist.report.html import write
+
+    say(f"open {write(evaluations, out, against)}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of ``nrh``: one clear line and exit code 1 for whatever a user can mend."""
+    try:
+        status = app(args=(sys.argv[1:] if arguments is None else arguments) or ["--help"], standalone_mode=False)
+    except UserError as error:
+        _stop(str(error))
+    except typer.TyperException as error:
+        _stop(error.format_message())
+    except (KeyboardInterrupt, typer.Abort):
+        _stop("interrupted; the same command continues")
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _stop(message: str) -> None:
+    print(f"nrh: {message}", file=sys.stderr)
+    sys.exit(1)

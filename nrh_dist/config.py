@@ -1,0 +1,348 @@
+"""The whole configuration as dataclasses: defaults <- preset <- YAML file <- ``key=value``.
+
+``load`` merges and checks, ``dump`` writes the resolved copy into a run's folder. A value that is left empty (None) and
+has a default of its model is filled in by ``load``; nothing else is ever rewritten.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nrh_dist.errors import UserError
+
+SCHEMA = 1
+SIZES = (64, 128, 256)
+DETECTOR_MODELS = ("ptc", "two_stage", "ptc_dih", "ptc_att_dih", "gated")
+FUSION_MODELS = {"ptc_att_dih": 512, "gated": 0}
+FREEZE_RULE = "encoder, all, none or encoder_until:N with N from 1 to 13 (the VGG convolutions)"
+
+
+@dataclass
+class Run:
+    """Where a run is kept: ``root/name``. An empty name becomes model, seed and a hash of the configuration."""
+
+    root: str = "runs"
+    name: str | None = None
+
+
+@dataclass
+class Model:
+    """Which network, and how wide.
+
+    ``width`` multiplies every channel count (1.0 is the paper). ``fusion_width`` and ``freeze`` are filled in by model
+    when empty. ``vgg_weights`` is torchvision's VGG16 file for a new detector; empty means torch's own cache, and random
+    weights where it is not there. ``correction``, ``correction_grid`` and ``gate_threshold`` belong to ``gated``.
+    TensorFlow's defaults are ``initialisation=glorot batchnorm_eps=1e-3 batchnorm_momentum=0.01`` (torch's convention).
+    """
+
+    name: Literal["dih_m", "dih_nm", "ptc", "two_stage", "ptc_dih", "ptc_att_dih", "gated"] = "ptc_dih"
+    width: float = 1.0
+    dih_variant: Literal["inner", "outer"] = "inner"
+    fusion_width: int | None = None
+    freeze: str | None = None
+    dropout: bool = True
+    detector_weights: str | None = None
+    harmoniser_weights: str | None = None
+    vgg_weights: str | None = None
+    correction: Literal["affine", "pixels"] = "affine"
+    correction_grid: int = 8
+    gate_threshold: float = 0.0
+    initialisation: Literal["torch", "glorot"] = "torch"
+    batchnorm_eps: float = 1e-5
+    batchnorm_momentum: float = 0.1
+
+
+@dataclass
+class Data:
+    """What is trained on: a data ``root`` in iHarmony4 layout (packed once into the cache) or a finished ``pack``.
+
+    ``clean_fraction`` of the training samples are shown untouched, with an empty mask. ``drop_leaked`` leaves out
+    training photos that are also in the test list. ``transform_stops`` bounds the exposure shifts of pre-training.
+    """
+
+    root: str | None = None
+    pack: str | None = None
+    size: int = 256
+    val_fraction: float = 0.05
+    clean_fraction: float = 0.0
+    drop_leaked: bool = False
+    transform_stops: float = 3.321928094887362  # log2(10), science of the PTC's pre-training
+
+
+@dataclass
+class Loss:
+    """``mse`` is the paper's; ``object_mse`` divides each image's squared error by its object's area.
+
+    ``gate`` weighs the supervision of the gate with the known mask, ``harm`` the penalty relu(MSE_out - MSE_in); both
+    exist for ``gated`` only.
+    """
+
+    name: Literal["mse", "object_mse"] = "mse"
+    gate: float = 0.0
+    harm: float = 0.0
+
+
+@dataclass
+class Optim:
+    """Adam. TensorFlow's epsilon is 1e-7. ``schedule`` restarts a cosine every ``restart_epochs`` epochs, or nothing."""
+
+    lr: float = 1e-3
+    eps: float = 1e-8
+    schedule: Literal["constant", "cosine_restarts"] = "constant"
+    restart_epochs: int = 10
+
+
+@dataclass
+class Train:
+    """``batch_size`` is global, over all workers. A checkpoint is written every epoch and every ``checkpoint_steps``."""
+
+    epochs: int = 50
+    batch_size: int = 32
+    checkpoint_steps: int = 1000
+    keep_checkpoints: int = 2
+    best_metric: Literal["val/loss", "val/mse"] = "val/loss"
+
+
+@dataclass
+class Track:
+    """Weights & Biases beside the JSONL file. The environment's WANDB_MODE beats ``wandb``."""
+
+    wandb: Literal["online", "offline", "disabled"] = "offline"
+    project: str = "nrh_dist"
+    group: str | None = None
+
+
+@dataclass
+class Scale:
+    """How many training workers, and how many GPUs each (empty: one where the cluster has any, else none)."""
+
+    workers: int = 1
+    gpus_per_worker: float | None = None
+    max_failures: int = 3
+
+
+@dataclass
+class Config:
+    """The root of the schema. ``stage`` is harmonisation for ``nrh train`` and one of the others for ``nrh pretrain``."""
+
+    preset: Literal["paper", "tiny"] = "paper"
+    stage: Literal["harmonisation", "equivariance", "thresholds"] = "harmonisation"
+    seed: int = 0
+    run: Run = field(default_factory=Run)
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    loss: Loss = field(default_factory=Loss)
+    optim: Optim = field(default_factory=Optim)
+    train: Train = field(default_factory=Train)
+    track: Track = field(default_factory=Track)
+    scale: Scale = field(default_factory=Scale)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "tiny": {
+        "model": {"width": 0.25},
+        "data": {"size": 64, "val_fraction": 0.1},
+        "train": {"epochs": 5, "batch_size": 16, "checkpoint_steps": 200},
+    },
+}
+
+# Keys that say where and how fast, never what: a run may continue with other values of these.
+PLACE_KEYS = ("run", "scale", "track")
+
+
+def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Merge defaults, preset, YAML file and dotted ``key=value`` overrides into a checked ``Config``.
+
+    Raises ``UserError`` for an unreadable file, an unknown key (with the nearest one) or a value outside its rule.
+    """
+    from_file = _read_yaml(path) if path else OmegaConf.create({})
+    from_words = _parse_overrides(overrides)
+    schema = OmegaConf.structured(Config)
+    try:
+        chosen = OmegaConf.merge(schema, from_file, from_words)
+        preset = OmegaConf.create(PRESETS[chosen.preset])
+        config: Config = OmegaConf.to_object(OmegaConf.merge(schema, preset, from_file, from_words))  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise UserError(_one_line(error)) from None
+    _fill_in(config)
+    check(config)
+    return config
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The ``Config`` of a plain dictionary, as ``to_dict`` gives it; checked like any other."""
+    try:
+        config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise UserError(_one_line(error)) from None
+    check(config)
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The configuration as a plain dictionary of str, int, float, bool and None."""
+    return OmegaConf.to_container(OmegaConf.structured(config))  # type: ignore[return-value]
+
+
+def dump(config: Config) -> str:
+    """The resolved configuration as YAML; ``load`` of it gives the same configuration."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """``{"model.name": ..., "optim.lr": ...}``: every dotted key with its value."""
+    flat: dict[str, Any] = {}
+    for key, value in to_dict(config).items():
+        if isinstance(value, dict):
+            flat.update({f"{key}.{name}": inner for name, inner in value.items()})
+        else:
+            flat[key] = value
+    return flat
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """The dotted keys that decide the result of a run: all but those of ``PLACE_KEYS``."""
+    return {key: value for key, value in flatten(config).items() if key.split(".")[0] not in PLACE_KEYS}
+
+
+def differing_keys(one: Config, other: Config) -> list[str]:
+    """The dotted keys in which two runs would give other results, as ``key: value -> value``."""
+    before, after = identity(one), identity(other)
+    return [f"{key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
+
+
+def run_name(config: Config) -> str:
+    """``run.name``, or model, seed and the first 8 hex digits of the hash of ``identity``."""
+    if config.run.name:
+        return config.run.name
+    text = json.dumps(identity(config), sort_keys=True)
+    stage = "" if config.stage == "harmonisation" else f"-{config.stage}"
+    return f"{config.model.name}{stage}-seed{config.seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def run_dir(config: Config) -> Path:
+    """The folder of the run: ``run.root/run.name``."""
+    return Path(config.run.root) / run_name(config)
+
+
+def check(config: Config) -> None:
+    """Raise ``UserError`` for the first value that breaks a rule, naming the rule, the value and the way out."""
+    model, data, train, scale = config.model, config.data, config.train, config.scale
+    _require(data.size in SIZES, "data.size", data.size, f"must be one of {SIZES}")
+    _require(0 < model.width <= 4, "model.width", model.width, "must be in (0, 4]; 1.0 is the paper")
+    _require(0 <= data.val_fraction < 1, "data.val_fraction", data.val_fraction, "must be in [0, 1)")
+    _require(0 <= data.clean_fraction < 1, "data.clean_fraction", data.clean_fraction, "must be in [0, 1)")
+    _require(data.transform_stops > 0, "data.transform_stops", data.transform_stops, "must be above 0")
+    _require(config.optim.lr > 0, "optim.lr", config.optim.lr, "must be above 0")
+    _require(config.optim.eps > 0, "optim.eps", config.optim.eps, "must be above 0")
+    _require(config.optim.restart_epochs >= 1, "optim.restart_epochs", config.optim.restart_epochs, "must be at least 1")
+    _require(train.epochs >= 1, "train.epochs", train.epochs, "must be at least 1")
+    _require(train.batch_size >= 1, "train.batch_size", train.batch_size, "must be at least 1")
+    _require(train.checkpoint_steps >= 1, "train.checkpoint_steps", train.checkpoint_steps, "must be at least 1")
+    _require(train.keep_checkpoints >= 1, "train.keep_checkpoints", train.keep_checkpoints, "must be at least 1")
+    _require(scale.workers >= 1, "scale.workers", scale.workers, "must be at least 1")
+    _require(scale.max_failures >= 0, "scale.max_failures", scale.max_failures, "must be 0 or more")
+    _require(
+        scale.gpus_per_worker is None or scale.gpus_per_worker >= 0,
+        "scale.gpus_per_worker",
+        scale.gpus_per_worker,
+        "must be 0 or more",
+    )
+    if config.run.name is not None:
+        allowed = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", config.run.name)
+        _require(bool(allowed), "run.name", config.run.name, "may hold letters, digits, '.', '_' and '-' only")
+    _check_model(config)
+
+
+def _check_model(config: Config) -> None:
+    model, loss = config.model, config.loss
+    if model.name in FUSION_MODELS:
+        lowest = 1 if model.name == "ptc_att_dih" else 0
+        in_range = model.fusion_width is not None and model.fusion_width >= lowest
+        _require(in_range, "model.fusion_width", model.fusion_width, f"must be at least {lowest} for {model.name}")
+    else:
+        _require(
+            model.fusion_width is None,
+            "model.fusion_width",
+            model.fusion_width,
+            f"exists for {' and '.join(FUSION_MODELS)} only, not for {model.name}; leave it out",
+        )
+    if model.name in DETECTOR_MODELS:
+        _require(_is_freeze_policy(model.freeze), "model.freeze", model.freeze, f"must be {FREEZE_RULE}")
+        if model.name == "two_stage":
+            _require(model.freeze == "all", "model.freeze", model.freeze, "must be all for two_stage: nothing in it learns")
+    else:
+        has_no_detector = f"speaks of a detector, and {model.name} has none; leave it out"
+        _require(model.freeze is None, "model.freeze", model.freeze, has_no_detector)
+        _require(model.detector_weights is None, "model.detector_weights", model.detector_weights, has_no_detector)
+    _require(model.correction_grid in (4, 8, 16), "model.correction_grid", model.correction_grid, "must be 4, 8 or 16")
+    _require(0 <= model.gate_threshold < 1, "model.gate_threshold", model.gate_threshold, "must be in [0, 1)")
+    for key, value in (("gate", loss.gate), ("harm", loss.harm)):
+        only_gated = value == 0 or model.name == "gated"
+        _require(value >= 0 and only_gated, f"loss.{key}", value, f"must be 0 for {model.name}: it exists for gated only")
+    is_detector_stage = config.stage != "harmonisation"
+    _require(
+        is_detector_stage == (model.name == "ptc"),
+        "model.name",
+        model.name,
+        "is trained by nrh pretrain (model ptc) or by nrh train (all other models)",
+    )
+
+
+def _fill_in(config: Config) -> None:
+    """Fill the values that are empty and have a default of their model or stage, so that the resolved copy shows them."""
+    model = config.model
+    if model.fusion_width is None:
+        model.fusion_width = FUSION_MODELS.get(model.name)
+    if model.freeze is None and model.name in DETECTOR_MODELS:
+        model.freeze = {"two_stage": "all", "ptc": "none" if config.stage == "equivariance" else "encoder"}.get(
+            model.name, "encoder"
+        )
+
+
+def _is_freeze_policy(value: str | None) -> bool:
+    if value in ("encoder", "all", "none"):
+        return True
+    match = re.fullmatch(r"encoder_until:(\d+)", value or "")
+    return bool(match) and 1 <= int(match[1]) <= 13  # type: ignore[index]
+
+
+def _require(holds: bool, key: str, value: Any, rule: str) -> None:
+    if not holds:
+        raise UserError(f"{key}={value}: {key} {rule}")
+
+
+def _read_yaml(path: str | Path) -> DictConfig:
+    try:
+        loaded = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise UserError(f"no configuration file at {path}") from None
+    except Exception as error:  # OmegaConf passes on the errors of its YAML reader and of the file system
+        raise UserError(f"{path} is not a readable YAML file: {_one_line(error)}") from None
+    if not isinstance(loaded, DictConfig):
+        raise UserError(f"{path} must hold keys and values, but holds a {type(loaded).__name__}")
+    return loaded
+
+
+def _parse_overrides(overrides: Sequence[str]) -> DictConfig:
+    for word in overrides:
+        if not re.match(r"[A-Za-z_][\w.]*=", word):
+            raise UserError(f"'{word}' is not of the form key=value, as in optim.lr=0.001")
+    try:
+        return OmegaConf.from_dotlist(list(overrides))
+    except Exception as error:  # a YAML error inside a value
+        raise UserError(f"cannot read {' '.join(overrides)}: {_one_line(error)}") from None
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    key = next((line.split(":", 1)[1].strip() for line in lines if line.strip().startswith("full_key:")), "")
+    return f"{key}: {lines[0]}" if key else lines[0]

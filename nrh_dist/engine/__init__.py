@@ -1,0 +1,1 @@
+"""The loop, checkpoints, scoring and tracking: torch.distributed at most, no Ray."""

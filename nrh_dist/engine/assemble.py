@@ -1,0 +1,89 @@
+"""Models from configurations and from checkpoints, with the weights of their parts."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nrh_dist import models
+from nrh_dist.config import DETECTOR_MODELS, Config
+from nrh_dist.engine import checkpoint, select
+from nrh_dist.engine.progress import Say
+from nrh_dist.errors import UserError
+from nrh_dist.models import weights
+from nrh_dist.models.ptc import Detector, Equivariance
+
+VGG16_FILE = "vgg16-397923af.pth"
+
+
+def new_model(config: Config, say: Say) -> nn.Module:
+    """The model of ``config`` with seeded random weights, then those of its parts as far as they are given.
+
+    Says in one line where a detector stays random. ``UserError`` if a checkpoint is of another model or shape.
+    """
+    torch.manual_seed(config.seed)
+    options, given = asdict(config.model), config.model
+    module = models.build(options, config.data.size)
+    name = given.name
+    if config.stage == "equivariance":
+        assert isinstance(module, Detector)
+        module = Equivariance(module, options)
+    if given.detector_weights:
+        weights.load_detector(module, _part(given.detector_weights, "ptc", "model.detector_weights", config))
+    elif name == "ptc":
+        _load_vgg(module, config, say)
+    elif name in DETECTOR_MODELS:
+        say(f"the detector of {name} starts from random weights: model.detector_weights names no pre-trained one")
+    if given.harmoniser_weights:
+        weights.load_harmoniser(module, _part(given.harmoniser_weights, "dih_m", "model.harmoniser_weights", config))
+    elif name == "two_stage":
+        say("the harmoniser of two_stage has random weights: model.harmoniser_weights names no trained dih_m")
+    return module
+
+
+def trained_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The model of a checkpoint folder in eval mode, and its meta.json. Weights load strictly."""
+    meta = checkpoint.read_meta(path)
+    module = models.build(meta["model"], meta["size"])
+    weights.load_part(module, checkpoint.read_weights(path), str(path))
+    return module.eval(), meta
+
+
+def vgg_path() -> Path:
+    """Where torchvision's VGG16 weights are looked for: torch's cache. Nothing is downloaded."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / VGG16_FILE
+
+
+def _load_vgg(module: nn.Module, config: Config, say: Say) -> None:
+    given = config.model.vgg_weights
+    path = Path(given) if given else vgg_path()
+    if not given and not path.exists():
+        say(f"the detector's encoder starts from random weights: no VGG16 file at {path}")
+        return
+    if config.model.width != 1.0:
+        if given:
+            raise UserError(f"model.vgg_weights={path}: VGG16 weights fit model.width=1.0 only, not {config.model.width}")
+        say(f"the detector's encoder starts from random weights: VGG16's do not fit model.width={config.model.width}")
+        return
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a missing, damaged or foreign file
+        raise UserError(f"model.vgg_weights={path}: not a readable weights file ({type(error).__name__})") from None
+    weights.load_vgg16(getattr(module, "detector", module).encoder, state)
+    say(f"the detector's encoder starts from the VGG16 weights in {path}")
+
+
+def _part(word: str, wanted: str, key: str, config: Config) -> dict[str, Tensor]:
+    """The weights of the checkpoint that ``word`` means, which must be a ``wanted`` of the same width and size."""
+    path = select.resolve(word)
+    meta = checkpoint.read_meta(path)
+    found = meta["model"]
+    if found["name"] != wanted:
+        raise UserError(f"{key}={word} is a {found['name']} checkpoint: {config.model.name} takes a {wanted} there")
+    if meta["size"] != config.data.size and wanted == "dih_m":
+        raise UserError(f"{key}={word} was trained at data.size={meta['size']}, this run has {config.data.size}")
+    if found["width"] != config.model.width:
+        raise UserError(f"{key}={word} has model.width={found['width']}, this run has {config.model.width}")
+    return checkpoint.read_weights(path)

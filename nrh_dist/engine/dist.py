@@ -1,0 +1,118 @@
+"""Where a process stands among its peers, sums over them, and BatchNorm over the whole batch."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Place:
+    """One process of ``world``: its ``rank`` and the device that it computes on."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+
+def torchrun_place() -> Place:
+    """The place that torchrun's environment names; joins its process group. One process without that environment."""
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    if "WORLD_SIZE" not in os.environ:
+        return Place(device=device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Place(dist.get_rank(), dist.get_world_size(), device)
+
+
+def sum_over_ranks(values: Tensor, place: Place) -> Tensor:
+    """The sum of ``values`` (any shape) over all ranks; every rank must call it."""
+    if place.world > 1:
+        values = values.clone()
+        dist.all_reduce(values)
+    return values
+
+
+def synchronise_batchnorm(module: nn.Module) -> None:
+    """Make every BatchNorm2d of ``module`` use the statistics of the whole global batch while it trains.
+
+    torch.nn.SyncBatchNorm refuses CPU tensors. Only the class changes: parameters, buffers and state keys stay.
+    """
+    for part in module.modules():
+        if type(part) is nn.BatchNorm2d:
+            part.__class__ = SynchronisedBatchNorm2d
+
+
+class SynchronisedBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm2d over the global batch, on CPU and GPU; a rank may hold no image at all."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise ``input`` (N, C, H, W); in training by statistics of all ranks, which every rank must compute."""
+        if not self.training:
+            return super().forward(input)
+        output, mean, variance, count = _NormaliseOverRanks.apply(input, self.weight, self.bias, self.eps)
+        with torch.no_grad():
+            assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+            assert self.num_batches_tracked is not None
+            unbiased = variance * count / (count - 1).clamp(min=1)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+            self.num_batches_tracked.add_(1)
+        return output
+
+
+class _NormaliseOverRanks(torch.autograd.Function):
+    """Batch normalisation whose mean, variance and gradient sums run over all ranks, in two collectives."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
+        mean, variance, count = _global_statistics(input)
+        inverse = torch.rsqrt(variance + eps)
+        normalised = (input - _per_channel(mean)) * _per_channel(inverse)
+        ctx.save_for_backward(normalised, weight, inverse, count)
+        ctx.mark_non_differentiable(mean, variance, count)
+        return normalised * _per_channel(weight) + _per_channel(bias), mean, variance, count
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        normalised, weight, inverse, count = ctx.saved_tensors
+        grad_bias = gradient.sum(dim=(0, 2, 3))
+        grad_weight = (gradient * normalised).sum(dim=(0, 2, 3))
+        sums = torch.stack([grad_bias, grad_weight])
+        dist.all_reduce(sums)
+        sums = sums / count
+        centred = gradient - _per_channel(sums[0]) - normalised * _per_channel(sums[1])
+        return centred * _per_channel(weight * inverse), grad_weight, grad_bias, None
+
+
+def _per_channel(values: Tensor) -> Tensor:
+    return values[None, :, None, None]
+
+
+def _global_statistics(input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, biased variance (C) and pixel count over all ranks, merged from each rank's own centred sums.
+
+    Merging centred sums (Chan, Golub, LeVeque 1983) keeps float32 precision, which a sum of squares loses.
+    """
+    channels = input.shape[1]
+    pixels = input.numel() // channels
+    own = input.new_zeros(2 * channels + 1)
+    if pixels:
+        variance, mean = torch.var_mean(input, dim=(0, 2, 3), correction=0)
+        own = torch.cat([mean, variance, mean.new_tensor([pixels])])
+    everyone = own.new_zeros(dist.get_world_size(), own.numel())
+    everyone[dist.get_rank()] = own
+    dist.all_reduce(everyone)
+    means, variances, counts = everyone[:, :channels], everyone[:, channels:-1], everyone[:, -1:]
+    count = counts.sum()
+    mean = (means * counts).sum(0) / count
+    variance = ((variances + (means - mean) ** 2) * counts).sum(0) / count
+    return mean, variance, count

@@ -1,0 +1,83 @@
+"""The two stages of the detector's pre-training (Dolhasz et al., CVPR 2020), as tasks of the ordinary loop.
+
+Both take the real photo and the object's mask of each sample and shift the object's exposure themselves.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nrh_dist import losses
+from nrh_dist.config import Config
+from nrh_dist.data.exposure import shift_exposure, threshold_triplet
+from nrh_dist.data.feed import Batch
+from nrh_dist.engine.tasks import VALIDATION_EPOCH, row_uniform
+
+
+class Equivariance:
+    """Stage 1: regress the map of mask x offset in stops from a photo and its exposure-shifted copy; MSE in stops^2.
+
+    Offsets are uniform in +-``data.transform_stops``, drawn anew each epoch and fixed for validation.
+    """
+
+    metrics = ("loss",)
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def losses(self, model: nn.Module, batch: Batch, epoch: int) -> Tensor:
+        """Mean squared error of the offset map, one value an image (N)."""
+        uniform = row_uniform(self.config.seed, epoch, batch.rows)
+        limit = self.config.data.transform_stops
+        stops = torch.from_numpy((2 * uniform - 1) * limit).to(batch.real)
+        predicted = model(batch.real, shift_exposure(batch.real, batch.mask, stops))
+        offsets = batch.mask * stops.view(-1, 1, 1, 1)
+        target = F.interpolate(offsets, size=predicted.shape[-2:], mode="bilinear", align_corners=False, antialias=True)
+        return losses.mse(predicted, target)
+
+    def evaluate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """The loss on offsets that stay the same from epoch to epoch."""
+        return {"loss": self.losses(model, batch, VALIDATION_EPOCH)}
+
+
+class Thresholds:
+    """Stage 2: classify each pixel as visibly darkened, visibly brightened or neither; focal loss over a triplet.
+
+    ``accuracy`` is the share of pixels whose class is right; ``iou`` that of the detected and true object pixels of the
+    two visible shifts.
+    """
+
+    metrics = ("loss", "accuracy", "iou")
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def losses(self, model: nn.Module, batch: Batch, epoch: int) -> Tensor:
+        """Focal loss, the mean over the triplet, one value a photo (N)."""
+        logits, target = self._classified(model, batch, epoch)
+        return losses.focal(logits, target).view(3, -1).mean(dim=0)
+
+    def evaluate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Loss, accuracy and intersection over union on shifts that stay the same from epoch to epoch."""
+        logits, target = self._classified(model, batch, VALIDATION_EPOCH)
+        predicted = logits.argmax(dim=1)
+        correct = (predicted == target).double().mean(dim=(1, 2)).view(3, -1).mean(dim=0)
+        none = logits.shape[1] - 1
+        visible = slice(0, 2 * len(batch.rows))
+        found, true = predicted[visible] != none, target[visible] != none
+        both = ((predicted[visible] == target[visible]) & true).sum(dim=(1, 2))
+        either = (found | true).sum(dim=(1, 2)).clamp(min=1)
+        iou = (both.double() / either).view(2, -1).mean(dim=0)
+        loss = losses.focal(logits, target).view(3, -1).mean(dim=0)
+        return {"loss": loss, "accuracy": correct, "iou": iou}
+
+    def _classified(self, model: nn.Module, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
+        """Logits (3N x 3 x h x w) and target classes (3N x h x w) of the triplets."""
+        seed = self.config.seed
+        draws = np.stack([row_uniform(seed, epoch, batch.rows, stream) for stream in range(3)], axis=1)
+        limit = self.config.data.transform_stops
+        triplet = threshold_triplet(batch.real, batch.mask, torch.from_numpy(draws), limit)
+        logits = model(triplet.images)
+        target = F.interpolate(triplet.target[:, None].float(), size=logits.shape[-2:], mode="nearest-exact")
+        return logits, target[:, 0].long()

@@ -1,0 +1,87 @@
+"""One training run from its configuration, in this process or under torchrun, without Ray.
+
+    python -m nrh_dist.engine.run preset=tiny data.root=DATA model.name=dih_nm
+    torchrun --nproc-per-node 2 -m nrh_dist.engine.run preset=tiny data.root=DATA model.name=dih_nm
+"""
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+
+from nrh_dist import config as configuration
+from nrh_dist.config import Config
+from nrh_dist.data.iharmony4 import is_validation
+from nrh_dist.data.pack import Pack, cached_pack, open_pack
+from nrh_dist.engine import rundir
+from nrh_dist.engine.assemble import new_model
+from nrh_dist.engine.dist import Place, torchrun_place
+from nrh_dist.engine.fit import Fit, Report
+from nrh_dist.engine.progress import Say
+from nrh_dist.engine.tasks import task_of
+from nrh_dist.errors import UserError
+
+
+def run(config: Config, pack_path: Path, place: Place, report: Report, say: Say) -> dict[str, Any]:
+    """Train ``config`` on a finished pack as one of ``place.world`` processes; returns the last epoch's row."""
+    pack = open_pack(pack_path)
+    train_rows, val_rows = split_rows(pack, config)
+    model = new_model(config, say if place.is_main else lambda _: None)
+    folder = configuration.run_dir(config)
+    return Fit(config, model, task_of(config), pack, train_rows, val_rows, folder, place, report, say).run()
+
+
+def find_pack(config: Config, say: Say) -> Path:
+    """The pack to train on: ``data.pack``, or ``data.root`` packed once into the cache.
+
+    ``UserError`` if neither is given, its size is not ``data.size``, or train or val would be empty.
+    """
+    if config.data.pack:
+        pack = open_pack(Path(config.data.pack))
+    elif config.data.root:
+        pack = cached_pack(Path(config.data.root), config.data.size, say)
+    else:
+        raise UserError("no data: give data.root=FOLDER (iHarmony4 layout) or data.pack=PACK; nrh data sample makes one")
+    if pack.size != config.data.size:
+        raise UserError(f"the pack {pack.root} is {pack.size} px and data.size={config.data.size}: give data.size={pack.size}")
+    split_rows(pack, config)
+    return pack.root
+
+
+def split_rows(pack: Pack, config: Config) -> tuple[np.ndarray, np.ndarray]:
+    """Train and validation rows of the pack's training split, separated by photo group."""
+    rows = pack.rows("train")
+    if config.data.drop_leaked:
+        tested = {pack.groups[row] for row in pack.rows("test")}
+        rows = np.array([row for row in rows if pack.groups[row] not in tested], dtype=rows.dtype)
+    held_out = np.array(
+        [is_validation(pack.groups[row], config.data.val_fraction, config.seed) for row in rows], dtype=bool
+    )
+    train, val = rows[~held_out], rows[held_out]
+    if not len(train) or not len(val):
+        raise UserError(
+            f"data.val_fraction={config.data.val_fraction} leaves {len(train)} training and {len(val)} validation images "
+            f"of {len(rows)} in {pack.root}: both must be above 0"
+        )
+    return train, val
+
+
+def main(words: list[str]) -> None:
+    """Entry point of ``python -m nrh_dist.engine.run key=value ...`` and of torchrun."""
+    config = configuration.load(None, words)
+    place = torchrun_place()
+    pack_path = find_pack(config, print)
+    with rundir.claimed(config) if place.is_main else nullcontext():
+        run(config, pack_path, place, lambda _: None, print)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"nrh: {error}")

@@ -1,0 +1,58 @@
+"""The folder of a run: claimed by one process at a time, bound to one configuration."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nrh_dist import config as configuration
+from nrh_dist.config import Config
+from nrh_dist.engine import checkpoint
+from nrh_dist.engine.files import write_text
+from nrh_dist.errors import UserError
+
+CONFIG = "config.yaml"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` (made if need be) for this process. The kernel frees the lock when the process dies, however.
+
+    ``UserError`` if another process holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder} is in use by another process: wait for it or choose another run.name") from None
+        yield
+
+
+@contextmanager
+def claimed(config: Config) -> Iterator[Path]:
+    """Lock the run's folder and write its ``config.yaml`` before work starts; yields the folder.
+
+    ``UserError`` if the folder is in use or belongs to another configuration, naming the keys that differ.
+    """
+    folder = configuration.run_dir(config)
+    with locked(folder):
+        written = folder / CONFIG
+        if written.exists():
+            if changed := configuration.differing_keys(configuration.load(written), config):
+                raise UserError(
+                    f"{folder} was made with another configuration ({'; '.join(changed)}): choose another run.name"
+                )
+        else:
+            write_text(written, configuration.dump(config))
+        yield folder
+
+
+def is_finished(folder: Path, config: Config) -> bool:
+    """Whether the run's last epoch has a verified checkpoint."""
+    path = checkpoint.newest(folder).path
+    return path is not None and checkpoint.read_meta(path)["epoch"] >= config.train.epochs

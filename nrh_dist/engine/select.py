@@ -1,0 +1,89 @@
+"""Which checkpoint is meant, and which is best."""
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nrh_dist.engine import checkpoint
+from nrh_dist.engine.files import read_lines, write_json
+from nrh_dist.errors import UserError
+
+BEST = "best.json"
+IDENTITY = "identity"
+
+
+class Candidate(NamedTuple):
+    """A checkpoint with the value of the metric that it is judged by."""
+
+    value: float
+    run: str
+    checkpoint: Path
+    epoch: int
+
+
+def write_best(folder: Path, best: Path, metric: str, value: float) -> None:
+    """Write ``best.json`` of a run or sweep ``folder``; the path in it is relative to the folder."""
+    relative = str(best.relative_to(folder))
+    write_json(folder / BEST, {"schema": 1, "checkpoint": relative, "metric": metric, "mode": "min", "value": value})
+
+
+def read_best(folder: Path) -> dict[str, Any] | None:
+    """``best.json`` of a run or sweep folder; None if there is none yet."""
+    path = folder / BEST
+    if not path.exists():
+        return None
+    try:
+        best = json.loads(path.read_text())
+        return {**best, "checkpoint": folder / best["checkpoint"]}
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is damaged: delete it and name a checkpoint folder instead") from None
+
+
+def resolve(word: str | Path) -> Path:
+    """The checkpoint folder that CHECKPOINT means: itself, or the best one of a run or sweep folder.
+
+    ``UserError`` if ``word`` names none.
+    """
+    path = Path(word)
+    if not path.is_dir():
+        raise UserError(f"no checkpoint, run or sweep folder at {path}; '{IDENTITY}' stands for doing nothing")
+    if (path / checkpoint.MANIFEST).exists():
+        return path
+    if best := read_best(path):
+        return best["checkpoint"]
+    raise UserError(f"{path} holds no checkpoint and no {BEST}: give a finished run, a sweep or a checkpoint folder")
+
+
+def run_of(path: Path) -> str:
+    """The name of the run that a checkpoint folder belongs to (its own name where it lies alone)."""
+    return path.parent.parent.name if path.parent.name == "checkpoints" else path.name
+
+
+def candidates(folders: Iterable[Path], metric: str) -> list[Candidate]:
+    """Every kept checkpoint below ``folders`` with a value of ``metric``, best (lowest) first.
+
+    Ties: the earlier epoch, then the run's name. ``UserError`` where no run has the metric.
+    """
+    found = []
+    known: set[str] = set()
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"no folder at {folder}")
+        for rows_file in sorted(folder.rglob("metrics.jsonl")):
+            run = rows_file.parent
+            kept = {(meta["epoch"], meta["step"]): path for path, meta in _verified(run)}
+            for row in read_lines(rows_file):
+                known.update(row)
+                path = kept.get((row["epoch"], row["step"]))
+                if path and math.isfinite(row.get(metric, math.nan)):
+                    found.append(Candidate(row[metric], run.name, path, row["epoch"]))
+    if not found:
+        there = ", ".join(sorted(key for key in known if "/" in key)) or "none"
+        raise UserError(f"no checkpoint with {metric} below {', '.join(map(str, folders))}; metrics there: {there}")
+    return sorted(found, key=lambda one: (one.value, one.epoch, one.run))
+
+
+def _verified(run: Path) -> list[tuple[Path, dict[str, Any]]]:
+    return [(path, checkpoint.read_meta(path)) for path in checkpoint.checkpoints(run) if checkpoint.fault(path) is None]

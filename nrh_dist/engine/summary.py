@@ -1,0 +1,62 @@
+"""Means over images, by data set, model and size bin: the content of an evaluation's summary.json."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from nrh_dist.metrics import PSNR_CAP, SIZE_BINS, size_bin
+
+ALL = "all"
+WORSE, WORSE1 = 0.01, 1.0  # how much larger the output's MSE must be than the input's, on the 0..255 scale
+
+Row = dict[str, Any]
+
+
+def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One summary for each (data set, run), and for ``all`` where there are several data sets; in order of appearance.
+
+    ``rows`` hold the columns of per_image.csv with None for an empty cell. A mean is over the images that have the
+    value; null where none has.
+    """
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    datasets = list(dict.fromkeys(row["dataset"] for row in rows))
+    for row in rows:
+        groups[row["dataset"], row["run"]].append(row)
+        if len(datasets) > 1:
+            groups[ALL, row["run"]].append(row)
+    ordered = sorted(groups, key=lambda key: [*datasets, ALL].index(key[0]))
+    return [_summary(dataset, groups[dataset, run]) for dataset, run in ordered]
+
+
+def _summary(dataset: str, rows: Sequence[Row]) -> dict[str, Any]:
+    scored = [row for row in rows if row["mse"] is not None]
+    bins: dict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        bins[size_bin(row["area_fraction"])].append(row)
+    return {
+        "dataset": dataset,
+        "model": rows[0]["model"],
+        "run": rows[0]["run"],
+        "count": len(rows),
+        "not_finite": len(rows) - len(scored),
+        **{name: mean(row[name] for row in rows) for name in ("mse", "psnr", "fmse", "lpips")},
+        "psnr_capped": sum(row["psnr"] >= PSNR_CAP for row in scored),
+        "fmse_empty": sum(row["fmse"] is None for row in scored),
+        "worse": mean(float(row["mse"] - row["identity_mse"] > WORSE) for row in scored),
+        "worse1": mean(float(row["mse"] - row["identity_mse"] > WORSE1) for row in scored),
+        "bins": [
+            {
+                "bin": SIZE_BINS[number],
+                "count": len(bins[number]),
+                **{name: mean(row[name] for row in bins[number]) for name in ("mse", "psnr", "identity_mse")},
+            }
+            for number in sorted(bins)
+        ],
+    }
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that are there, exactly rounded; None of none."""
+    there = [value for value in values if value is not None]
+    return math.fsum(there) / len(there) if there else None

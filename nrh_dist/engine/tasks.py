@@ -1,0 +1,100 @@
+"""What is learned: harmonisation, and the two stages of the detector's pre-training.
+
+A task turns a batch into per-image losses (training) and per-image metrics (validation). Its random draws are functions
+of (seed, epoch, sample), never of the rank or of timing.
+"""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nrh_dist import losses, metrics
+from nrh_dist.config import Config
+from nrh_dist.data.feed import Batch
+
+VALIDATION_EPOCH = -1
+
+
+class Task(Protocol):
+    """The part of a training that knows what is learned."""
+
+    metrics: tuple[str, ...]
+
+    def losses(self, model: nn.Module, batch: Batch, epoch: int) -> Tensor:
+        """One loss an image (N), to be averaged over the global batch."""
+
+    def evaluate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """One value an image (N) for each name of ``metrics``."""
+
+
+def task_of(config: Config) -> Task:
+    """The task that the configuration's stage names."""
+    from nrh_dist.engine.pretraining import Equivariance, Thresholds
+
+    stages = {"harmonisation": Harmonisation, "equivariance": Equivariance, "thresholds": Thresholds}
+    return stages[config.stage](config)
+
+
+class Harmonisation:
+    """Composite (and mask, for models that take one) to the real photo.
+
+    ``data.clean_fraction`` of the samples show the real photo itself with an empty mask, drawn anew each epoch.
+    """
+
+    metrics = ("loss", "mse", "psnr", "identity_mse")
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def losses(self, model: nn.Module, batch: Batch, epoch: int) -> Tensor:
+        """The configured loss of each image."""
+        return self._losses(model, self._with_clean(batch, epoch))[0]
+
+    def evaluate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Loss, MSE and PSNR of the clamped output on the 0..255 scale, and the MSE of doing nothing."""
+        loss, output = self._losses(model, batch)
+        mse = metrics.mse(output, batch.real)
+        identity = metrics.mse(batch.composite, batch.real)
+        return {"loss": loss, "mse": mse, "psnr": metrics.psnr_from_mse(mse), "identity_mse": identity}
+
+    def _losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        config = self.config.loss
+        prediction = model(batch.composite, batch.mask)
+        if config.name == "mse":
+            loss = losses.mse(prediction.image, batch.real)
+        else:
+            loss = losses.object_mse(prediction.image, batch.real, batch.mask)
+        if config.gate:
+            loss = loss + config.gate * losses.gate(prediction.mask_logits, batch.mask)
+        if config.harm:
+            loss = loss + config.harm * losses.harm(prediction.image, batch.composite, batch.real)
+        return loss, prediction.image
+
+    def _with_clean(self, batch: Batch, epoch: int) -> Batch:
+        fraction = self.config.data.clean_fraction
+        if not fraction:
+            return batch
+        drawn = row_uniform(self.config.seed, epoch, batch.rows) < fraction
+        clean = torch.from_numpy(drawn).to(batch.mask.device)[:, None, None, None]
+        composite = torch.where(clean, batch.real, batch.composite)
+        return batch._replace(composite=composite, mask=batch.mask.masked_fill(clean, 0.0))
+
+
+def row_uniform(seed: int, epoch: int, rows: np.ndarray, stream: int = 0) -> np.ndarray:
+    """One uniform number in [0, 1) for each pack row (N), the same whatever the batch, rank or order.
+
+    ``stream`` tells independent draws for the same row apart. Mixing: splitmix64 (Steele, Lea, Flood 2014).
+    """
+    state = rows.astype(np.uint64)
+    for part in (stream, epoch, seed):
+        state = _splitmix64(state ^ _splitmix64(np.full_like(state, part % 2**64)))
+    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _splitmix64(state: np.ndarray) -> np.ndarray:
+    state = state + np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))

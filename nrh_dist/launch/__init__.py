@@ -1,0 +1,1 @@
+"""Ray: the only floor that imports it."""

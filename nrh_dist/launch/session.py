@@ -1,0 +1,108 @@
+"""Ray started or joined: one local Ray for this process, or the cluster that RAY_ADDRESS names."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from nrh_dist.engine.progress import Say
+from nrh_dist.errors import UserError
+
+# Ray polls its workers for reports every 2 s by default, and a report blocks the loop until it is polled.
+_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+}
+
+
+def connect(say: Say) -> None:
+    """Join the cluster of RAY_ADDRESS, or start a local Ray on loopback; does nothing when already connected.
+
+    The dashboard stays on: without it, a sweep of TorchTrainers hangs after its first early-stopped trial.
+    ``UserError`` if the address does not answer.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    address = os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address:
+        # A second Ray on the same machine confuses Ray's own helpers unless every process knows its address.
+        options |= {"address": address, "runtime_env": {"env_vars": {"RAY_ADDRESS": address, **_ENVIRONMENT}}}
+    else:
+        options |= {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+    say(f"connecting to Ray at {address}" if address else "starting Ray on this machine")
+    try:
+        ray.init(**options)
+    except ConnectionError as error:
+        raise UserError(f"RAY_ADDRESS={address} does not answer ({error}): start the cluster or unset it") from None
+    tighten_token()
+
+
+def tighten_token() -> None:
+    """Make Ray's token file readable by its owner only: Ray creates it with mode 0644."""
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+    if token.exists() and token.stat().st_uid == os.getuid():
+        token.chmod(0o600)
+
+
+def is_local() -> bool:
+    """Whether this process started its own Ray, whose size is fixed."""
+    return not os.environ.get("RAY_ADDRESS")
+
+
+def resources() -> dict[str, float]:
+    """What the cluster has in all: CPU, GPU, memory ..."""
+    import ray
+
+    return ray.cluster_resources()
+
+
+def require(cpus: float, gpus: float, what: str, say: Say) -> None:
+    """Refuse what a local Ray can never give; say that a cluster has to grow first."""
+    have = resources()
+    for name, wanted in (("CPU", cpus), ("GPU", gpus)):
+        there = have.get(name, 0)
+        if wanted > there:
+            text = f"{what} need {wanted:g} {name}s and this Ray has {there:g}"
+            if is_local():
+                raise UserError(f"{text}: ask for fewer, or set RAY_ADDRESS to a cluster")
+            say(f"{text}: waiting for the cluster to grow")
+
+
+@contextmanager
+def followed(log: Path, say: Say) -> Iterator[None]:
+    """Repeat the lines that workers append to ``log`` while the block runs, and those that it leaves at its end."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.touch()
+    stop = Event()
+    thread = Thread(target=_follow, args=(log, log.stat().st_size, say, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _follow(log: Path, position: int, say: Say, stop: Event) -> None:
+    with log.open() as file:
+        file.seek(position)
+        while True:
+            ending = stop.is_set()  # read once more after the end: the last lines may still be unread
+            while line := file.readline():
+                say(line.rstrip("\n"))
+            if ending:
+                return
+            time.sleep(0.1)

@@ -1,0 +1,228 @@
+"""Search-space files: read, checked against the schema before anything starts, and drawn from.
+
+    metric: val/mse          # val/mse or val/loss of the validation photos; lower is better
+    mode: min
+    trials: 12               # for search: grid, every combination is tried and this line is left out
+    scheduler: {asha: {max_epochs: 9, grace_epochs: 1, reduction_factor: 3}}
+    search: random           # or grid, optuna
+    base: {model.name: gated}
+    space:
+      model.freeze: {choice: [encoder, none]}
+      optim.lr: {loguniform: [0.0001, 0.003], when: {model.freeze: encoder}}
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from omegaconf import OmegaConf
+
+from nrh_dist import config as configuration
+from nrh_dist.config import Config
+from nrh_dist.errors import UserError
+
+KEYS = {"metric", "mode", "trials", "scheduler", "search", "base", "space"}
+METRICS = ("val/mse", "val/loss")
+SEARCHES = ("random", "grid", "optuna")
+KINDS = ("choice", "uniform", "loguniform")
+
+Assignment = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One searched key: ``choice`` of ``values``, or ``uniform`` / ``loguniform`` between two; only ``when`` that holds."""
+
+    key: str
+    kind: str
+    values: tuple[Any, ...]
+    when: tuple[tuple[str, Any], ...] = ()
+
+    def draw(self, generator: np.random.Generator) -> Any:
+        """One value."""
+        if self.kind == "choice":
+            return self.values[generator.integers(len(self.values))]
+        low, high = self.values
+        if self.kind == "uniform":
+            return float(generator.uniform(low, high))
+        return float(math.exp(generator.uniform(math.log(low), math.log(high))))
+
+
+@dataclass(frozen=True)
+class Asha:
+    """Asynchronous successive halving: at each rung only the best 1 / ``reduction_factor`` of the trials go on."""
+
+    max_epochs: int
+    grace_epochs: int = 1
+    reduction_factor: int = 3
+
+
+@dataclass(frozen=True)
+class Space:
+    """A checked search space; ``base`` holds ``key=value`` words that every trial starts from."""
+
+    name: str
+    metric: str
+    trials: int
+    search: str
+    asha: Asha
+    base: tuple[str, ...]
+    dimensions: tuple[Dimension, ...]
+
+    def words(self, assignment: Assignment) -> list[str]:
+        """The ``key=value`` words of a trial: base, epochs, and the dimensions whose condition holds."""
+        active = {**_pairs(self.base), **assignment}
+        chosen = [
+            f"{one.key}={json.dumps(assignment[one.key])}"
+            for one in self.dimensions
+            if all(active.get(key) == value for key, value in one.when)
+        ]
+        return [*self.base, f"train.epochs={self.asha.max_epochs}", f"train.best_metric={self.metric}", *chosen]
+
+    def config(self, assignment: Assignment) -> Config:
+        """The configuration of a trial."""
+        return configuration.load(None, self.words(assignment))
+
+    def assignments(self, seed: int) -> list[Assignment]:
+        """The trials of a random or grid search, drawn up front: trial i is a function of the file, the seed and i."""
+        if self.search == "grid":
+            values = itertools.product(*(one.values for one in self.dimensions))
+            return [dict(zip(self.keys, chosen, strict=True)) for chosen in values]
+        generator = np.random.default_rng(seed)
+        return [{one.key: one.draw(generator) for one in self.dimensions} for _ in range(self.trials)]
+
+    @property
+    def first(self) -> Assignment:
+        """The first value of every dimension: a trial that stands for all where only base or schema matter."""
+        return {one.key: one.values[0] for one in self.dimensions}
+
+    @property
+    def keys(self) -> list[str]:
+        """The searched keys, in the file's order."""
+        return [one.key for one in self.dimensions]
+
+
+def read(path: Path, words: Sequence[str]) -> Space:
+    """Read and check a search-space file; ``words`` are added to its base.
+
+    Raises ``UserError`` with the file's line for an unknown key, a value outside the schema, or a missing part.
+    """
+    try:
+        text = path.read_text()
+        lines = _lines(yaml.compose(text))
+        content = OmegaConf.to_container(OmegaConf.create(text))
+    except OSError as error:
+        raise UserError(f"no readable search-space file at {path} ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    return _Reader(path, lines).space(content, words)
+
+
+class _Reader:
+    """Turns the content of a file into a ``Space``; every complaint names the file and the line."""
+
+    def __init__(self, path: Path, lines: dict[str, int]) -> None:
+        self.path, self.lines = path, lines
+
+    def space(self, content: Any, words: Sequence[str]) -> Space:
+        self.require(isinstance(content, dict), "", f"must hold the keys {', '.join(sorted(KEYS))}")
+        for key in content:
+            self.require(key in KEYS, key, f"unknown key '{key}'; known: {', '.join(sorted(KEYS))}")
+        metric, search = content.get("metric"), content.get("search", "random")
+        self.require(metric in METRICS, "metric", f"metric must be one of {', '.join(METRICS)}, not {metric}")
+        self.require(content.get("mode", "min") == "min", "mode", f"{metric} is an error: mode must be min")
+        self.require(search in SEARCHES, "search", f"search must be one of {', '.join(SEARCHES)}, not {search}")
+        dimensions = tuple(self.dimension(key, given) for key, given in self.mapping(content, "space").items())
+        self.require(bool(dimensions), "space", "space must name at least one key to search")
+        if search == "grid":
+            for one in dimensions:
+                self.require(one.kind == "choice", f"space/{one.key}", f"a grid needs a choice for {one.key}, not {one.kind}")
+            trials = math.prod(len(one.values) for one in dimensions)
+        else:
+            trials = content.get("trials")
+            self.require(_is_count(trials), "trials", f"trials must be a number of at least 1, not {trials}")
+        base = [f"{key}={json.dumps(value)}" for key, value in self.mapping(content, "base", optional=True).items()]
+        space = Space(
+            self.path.stem, metric, trials, search, self.asha(content), (*base, *words), dimensions
+        )
+        self.check_values(space)
+        return space
+
+    def asha(self, content: dict[str, Any]) -> Asha:
+        scheduler = self.mapping(content, "scheduler")
+        self.require(list(scheduler) == ["asha"], "scheduler", f"scheduler must be asha, not {', '.join(scheduler)}")
+        given = scheduler["asha"]
+        known = {"max_epochs", "grace_epochs", "reduction_factor"}
+        valid = isinstance(given, dict) and set(given) <= known and all(map(_is_count, given.values()))
+        self.require(valid and "max_epochs" in given, "scheduler", f"asha takes max_epochs and, if you like, {known - {'max_epochs'}}")
+        asha = Asha(**given)
+        self.require(asha.grace_epochs <= asha.max_epochs, "scheduler", "grace_epochs must not exceed max_epochs")
+        self.require(asha.reduction_factor >= 2, "scheduler", "reduction_factor must be at least 2")
+        return asha
+
+    def dimension(self, key: str, given: Any) -> Dimension:
+        where = f"space/{key}"
+        kinds = [kind for kind in KINDS if isinstance(given, dict) and kind in given]
+        self.require(len(kinds) == 1 and set(given) <= {kinds[0], "when"}, where, f"{key} takes one of {', '.join(KINDS)}, and when")
+        kind, values, when = kinds[0], given[kinds[0]], given.get("when", {})
+        self.require(isinstance(values, list) and bool(values), where, f"{key}: {kind} takes a list of values")
+        self.require(isinstance(when, dict), where, f"{key}: when takes keys and values")
+        if kind != "choice":
+            numbers = len(values) == 2 and all(isinstance(value, int | float) for value in values)
+            self.require(numbers and values[0] < values[1], where, f"{key}: {kind} takes [low, high], not {values}")
+            self.require(kind == "uniform" or values[0] > 0, where, f"{key}: loguniform starts above 0, not at {values[0]}")
+        return Dimension(key, kind, tuple(values), tuple(when.items()))
+
+    def check_values(self, space: Space) -> None:
+        """Load a configuration for every value of every dimension, where its condition holds."""
+        for one in space.dimensions:
+            for value in one.values:
+                try:
+                    config = space.config({**space.first, **dict(one.when), one.key: value})
+                except UserError as error:
+                    raise UserError(f"{self.where(f'space/{one.key}')}: {error}") from None
+        self.require(config.stage == "harmonisation", "base", "a sweep searches harmonisation models")
+
+    def mapping(self, content: dict[str, Any], key: str, optional: bool = False) -> dict[str, Any]:
+        value = content.get(key, {} if optional else None)
+        self.require(isinstance(value, dict), key, f"'{key}' must hold keys and values")
+        return value
+
+    def require(self, holds: bool, where: str, message: str) -> None:
+        if not holds:
+            raise UserError(f"{self.where(where)}: {message}")
+
+    def where(self, key: str) -> str:
+        line = self.lines.get(key, self.lines.get(key.split("/")[0]))
+        return f"{self.path}, line {line}" if line else str(self.path)
+
+
+def _lines(node: yaml.Node | None) -> dict[str, int]:
+    """``{"space/optim.lr": 9}``: the line of each key of the first two levels."""
+    lines: dict[str, int] = {}
+    for key, value in getattr(node, "value", None) or []:
+        lines[key.value] = key.start_mark.line + 1
+        if isinstance(value, yaml.MappingNode):
+            lines.update({f"{key.value}/{inner.value}": inner.start_mark.line + 1 for inner, _ in value.value})
+    return lines
+
+
+def _pairs(words: Sequence[str]) -> dict[str, Any]:
+    flat = OmegaConf.to_container(OmegaConf.from_dotlist(list(words)))
+    assert isinstance(flat, dict)
+    return {
+        f"{section}.{key}": value
+        for section, inner in flat.items()
+        if isinstance(inner, dict)
+        for key, value in inner.items()
+    }
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

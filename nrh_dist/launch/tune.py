@@ -1,0 +1,276 @@
+"""``nrh tune``: a search space explored by Ray Tune, each trial an ordinary run in ``<sweep>/trials``.
+
+A trial that fits one device trains inside its Tune process; ``scale.workers`` above 1 in ``base`` makes each trial a
+TorchTrainer of its own. Ray keeps nothing that matters: ``--resume`` starts Tune anew, and every trial replays the rows
+of its ``metrics.jsonl`` to the scheduler before it goes on from its own checkpoint.
+"""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from nrh_dist.config import Config
+from nrh_dist.engine import rundir, select, track
+from nrh_dist.engine.dist import Place
+from nrh_dist.engine.files import write_text
+from nrh_dist.engine.progress import Say
+from nrh_dist.engine.run import find_pack, run
+from nrh_dist.errors import UserError
+from nrh_dist.launch import session, space
+from nrh_dist.launch.space import Assignment, Space
+from nrh_dist.launch.train import gpus_per_worker, run_workers
+
+SWEEP, TRIALS = "sweep.json", "trials.csv"
+
+
+def describe(path: Path, words: Sequence[str], say: Say) -> None:
+    """Print the plan of a sweep and start nothing."""
+    searched = space.read(path, words)
+    asha = searched.asha
+    say(f"{path}: {searched.trials} trials by {searched.search} search, lowest {searched.metric}")
+    say(f"at most {searched.trials * asha.max_epochs} epochs: {asha.max_epochs} a trial; ASHA keeps 1 in "
+        f"{asha.reduction_factor} at each rung, the first after epoch {asha.grace_epochs}")  # fmt: skip
+    for one in searched.dimensions:
+        condition = "".join(f", when {key}={value}" for key, value in one.when)
+        say(f"  {one.key}: {one.kind} of {', '.join(map(str, one.values))}{condition}")
+    say(f"sweep folder: {sweep_dir(searched)}")
+
+
+def tune(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
+    """Run the sweep of the space file ``path`` and return its folder.
+
+    Writes trials.csv (one row a trial: every searched key, the metric, epochs run, status, reason, run folder) and
+    best.json (the best trial's best checkpoint). A trial that crashes or diverges is recorded with its reason and does
+    not stop the sweep. ``UserError`` if the folder holds another sweep, or an unfinished one and ``resume`` is not set.
+    """
+    searched = space.read(path, words)
+    first = searched.config(searched.first)
+    pack = find_pack(first, say)
+    folder = sweep_dir(searched)
+    with rundir.locked(folder):
+        if _is_done(folder, searched, resume):
+            say(f"{folder} is finished: {searched.trials} trials; nothing to do")
+            return folder
+        session.connect(say)
+        say(f"sweep of {searched.trials} trials into {folder}")
+        errors = _run(searched, first, pack, folder, say)
+        rows = [_trial_row(searched, trial, errors) for trial in _trial_folders(folder)]
+        write_text(folder / TRIALS, _csv(rows))
+        found = select.candidates([folder / "trials"], searched.metric)[0]
+        select.write_best(folder, found.checkpoint, searched.metric, found.value)
+        say(f"best: {found.run}, {searched.metric} {found.value:.4g} at epoch {found.epoch}; table in {folder / TRIALS}")
+    return folder
+
+
+def sweep_dir(searched: Space) -> Path:
+    """``run.root/run.name`` of the base; the name defaults to the file's name."""
+    run = searched.config(searched.first).run
+    return Path(run.root) / (run.name or searched.name)
+
+
+def trial_config(searched: Space, assignment: Assignment, index: int) -> Config:
+    """The configuration of trial ``index``: its run folder is ``<sweep>/trials/tNNNN``."""
+    config = searched.config(assignment)
+    sweep = sweep_dir(searched)
+    config.run.root, config.run.name = str((sweep / "trials").absolute()), f"t{index:04d}"
+    config.track.group = config.track.group or sweep.name
+    return config
+
+
+def _run(searched: Space, first: Config, pack: Path, folder: Path, say: Say) -> dict[str, str]:
+    """Run Tune to its end; returns the reason of each failed trial by the name of its folder."""
+    from ray import tune as ray_tune
+    from ray.tune.schedulers import ASHAScheduler
+
+    shutil.rmtree(folder / "ray", ignore_errors=True)
+    scheduler = ASHAScheduler(
+        time_attr="epoch",
+        # At max_t ASHA would kill the winners in their last report.
+        max_t=searched.asha.max_epochs + 1,
+        grace_period=searched.asha.grace_epochs,
+        reduction_factor=searched.asha.reduction_factor,
+    )
+    need, concurrent = _trial_resources(first, say)
+    results = ray_tune.Tuner(
+        ray_tune.with_resources(ray_tune.with_parameters(_trial, searched=searched, pack=str(pack.absolute())), need),
+        param_space=_parameters(searched, first.seed),
+        tune_config=ray_tune.TuneConfig(
+            metric=searched.metric,
+            mode="min",
+            num_samples=searched.trials if searched.search == "optuna" else 1,
+            scheduler=scheduler,
+            search_alg=_searcher(searched, first.seed, folder),
+            max_concurrent_trials=concurrent,
+        ),
+        run_config=ray_tune.RunConfig(
+            name="ray", storage_path=str(folder.absolute()), verbose=0, callbacks=[_spoken(searched.metric, say)]
+        ),
+    ).fit()
+    return {_trial_name(result.path): _last_line(result.error) for result in results if result.error}
+
+
+def _trial(parameters: dict[str, Any], searched: Space, pack: str) -> None:
+    """One trial in its Tune process."""
+    from ray import tune as ray_tune
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    index = int(ray_tune.get_context().get_trial_id().rsplit("_", 1)[1])
+    config = trial_config(searched, parameters.get("assignment", parameters), index)
+    with rundir.claimed(config) as folder, (folder / "train.log").open("a", buffering=1) as log:
+
+        def say(line: str) -> None:
+            log.write(line + "\n")
+
+        for row in track.rows_up_to(folder, config.train.epochs):  # the scheduler starts anew after a resume
+            ray_tune.report(row)
+        if rundir.is_finished(folder, config):
+            return
+        if config.scale.workers > 1:
+            run_workers(config, Path(pack), folder, [TuneReportCallback()], say)
+        else:
+            run(config, Path(pack), _own_place(), ray_tune.report, say)
+
+
+def _own_place() -> Place:
+    import torch
+
+    return Place(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _trial_resources(first: Config, say: Say) -> tuple[dict[str, float], int]:
+    """What one trial's process reserves, and how many trials run at once.
+
+    A trial with workers of its own reserves nothing on the head beside them: two drivers that hold all CPUs while
+    their workers wait for some would wait for ever.
+    """
+    gpus, workers = gpus_per_worker(first), first.scale.workers
+    session.require(workers, workers * gpus, "the workers of one trial", say)
+    have = session.resources()
+    concurrent = have.get("GPU", 0) // (workers * gpus) if gpus else have.get("CPU", 1) // workers
+    need = {"CPU": 1.0, **({"GPU": gpus} if gpus else {})} if workers == 1 else {"node:__internal_head__": 0.001}
+    return need, max(1, int(concurrent))
+
+
+def _parameters(searched: Space, seed: int) -> dict[str, Any]:
+    from ray import tune as ray_tune
+
+    if searched.search == "optuna":
+        return {}
+    return {"assignment": ray_tune.grid_search(searched.assignments(seed))}
+
+
+def _searcher(searched: Space, seed: int, folder: Path) -> Any:
+    """Optuna's TPE over all dimensions, first asked for the trials that an interrupted sweep already began."""
+    if searched.search != "optuna":
+        return None
+    import optuna
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+    from ray.tune.search.optuna import OptunaSearch
+
+    distributions: dict[str, Any] = {}
+    for one in searched.dimensions:
+        if one.kind == "choice":
+            distributions[one.key] = CategoricalDistribution(one.values)
+        else:
+            distributions[one.key] = FloatDistribution(*one.values, log=one.kind == "loguniform")
+    begun = [_assignment(searched, trial) for trial in _trial_folders(folder)]
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    return OptunaSearch(
+        space=distributions, metric=searched.metric, mode="min", sampler=sampler, points_to_evaluate=begun or None
+    )
+
+
+def _spoken(metric: str, say: Say) -> Any:
+    """A Tune callback that says one line for each reported epoch and each failed trial."""
+    from ray.tune import Callback
+
+    class Spoken(Callback):
+        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+            name = _trial_name(trial.trial_id)
+            say(f"{name}: epoch {result['epoch']}, {metric} {result[metric]:.4g}, {result['images_per_s']:.1f} images/s")
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            say(f"{_trial_name(trial.trial_id)} failed; the sweep goes on")
+
+    return Spoken()
+
+
+def _is_done(folder: Path, searched: Space, resume: bool) -> bool:
+    """Bind the folder to this sweep; whether it is finished already."""
+    written = folder / SWEEP
+    text = json.dumps({"schema": 1, **_identity(searched)}, indent=1) + "\n"
+    if written.exists():
+        if written.read_text() != text:
+            raise UserError(f"{folder} holds another sweep: choose another run.name, or give the same space file and words")
+        if (folder / select.BEST).exists():
+            return True
+        if not resume:
+            raise UserError(f"{folder} holds an unfinished sweep: add --resume to continue it, or choose another run.name")
+    elif resume:
+        raise UserError(f"there is no sweep to resume in {folder}")
+    write_text(written, text)
+    return False
+
+
+def _identity(searched: Space) -> dict[str, Any]:
+    dimensions = {one.key: {one.kind: one.values, "when": dict(one.when)} for one in searched.dimensions}
+    return {
+        "metric": searched.metric,
+        "trials": searched.trials,
+        "search": searched.search,
+        "asha": vars(searched.asha),
+        "base": searched.base,
+        "space": dimensions,
+    }
+
+
+def _trial_row(searched: Space, trial: Path, errors: dict[str, str]) -> dict[str, Any]:
+    rows = track.rows_up_to(trial, searched.asha.max_epochs)
+    epochs = rows[-1]["epoch"] if rows else 0
+    reason = errors.get(trial.name, "")
+    ended = "finished" if epochs == searched.asha.max_epochs else "stopped early"
+    return {
+        "trial": trial.name,
+        **_assignment(searched, trial),
+        searched.metric: min((row[searched.metric] for row in rows), default=""),
+        "epochs": epochs,
+        "status": "failed" if reason else ended,
+        "reason": reason,
+        "folder": f"trials/{trial.name}",
+    }
+
+
+def _assignment(searched: Space, trial: Path) -> Assignment:
+    """The searched values of a trial, read back from its resolved configuration."""
+    config = OmegaConf.load(trial / rundir.CONFIG)
+    return {key: OmegaConf.select(config, key) for key in searched.keys}
+
+
+def _trial_folders(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in (folder / "trials").glob(f"t*/{rundir.CONFIG}"))
+
+
+def _trial_name(trial_id_or_path: str) -> str:
+    """``t0003`` of Tune's trial id ``ab12c_00003``, or of the folder that Tune names after it."""
+    for part in Path(trial_id_or_path).name.split("_"):
+        if part.isdigit() and len(part) == 5:
+            return f"t{int(part):04d}"
+    raise AssertionError(f"no trial number in {trial_id_or_path}")
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0] if rows else ["trial"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1].strip()

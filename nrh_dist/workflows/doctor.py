@@ -1,0 +1,125 @@
+"""``nrh doctor``: what is here, what is wrong, and what to do about it."""
+
+import importlib.metadata
+import os
+import shutil
+import socket
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from nrh_dist.config import Config
+from nrh_dist.engine.progress import Say
+
+RAY_SERIES = "2.60"
+FREE_GB = 5.0
+
+
+class Finding(NamedTuple):
+    """One line of the doctor. ``level``: fine, a note (something is off by choice or missing but optional), a problem."""
+
+    level: Literal["ok", "note", "problem"]
+    text: str
+
+
+def examine(say: Say) -> bool:
+    """Say one line for each thing that matters; whether no problem was found."""
+    found = [finding for check in (_python, _torch, _ray, _token, _weights, _storage, _tracking) for finding in check()]
+    for finding in found:
+        say(f"{finding.level:8}{finding.text}")
+    return all(finding.level != "problem" for finding in found)
+
+
+def _python() -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("ok", f"Python {version}, {os.cpu_count()} CPUs, nrh_dist {importlib.metadata.version('nrh_dist')}")
+
+
+def _torch() -> Iterator[Finding]:
+    import torch
+
+    yield Finding("ok", f"torch {torch.__version__}")
+    try:
+        import torchvision
+
+        yield Finding("ok", f"torchvision {torchvision.__version__}")
+    except (ImportError, RuntimeError) as error:
+        yield Finding("problem", f"torchvision does not load ({error}): it must match torch; run make setup again")
+    if not torch.cuda.is_available():
+        yield Finding("note", "no GPU: training runs on the CPU; use preset=tiny")
+    for number in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(number)
+        name = torch.cuda.get_device_name(number)
+        yield Finding("ok", f"GPU {number}: {name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
+
+
+def _ray() -> Iterator[Finding]:
+    version = importlib.metadata.version("ray")
+    fits = version.startswith(RAY_SERIES)
+    yield Finding("ok" if fits else "problem", f"Ray {version}" + ("" if fits else f": {RAY_SERIES} is needed; run make setup"))
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        yield Finding("ok", "RAY_ADDRESS is not set: each command starts a Ray of its own on this machine")
+        return
+    host, _, port = address.removeprefix("ray://").partition(":")
+    try:
+        socket.create_connection((host, int(port or 6379)), timeout=3).close()
+        yield Finding("ok", f"RAY_ADDRESS={address} answers")
+    except (OSError, ValueError) as error:
+        yield Finding("problem", f"RAY_ADDRESS={address} does not answer ({error}): start the cluster, or unset it")
+
+
+def _token() -> Iterator[Finding]:
+    mode = os.environ.get("RAY_AUTH_MODE", "token")
+    if mode != "token":
+        yield Finding("note", f"RAY_AUTH_MODE={mode}: whoever reaches Ray's ports can run code; unset it outside of tests")
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+    if not token.exists():
+        yield Finding("ok", f"no Ray token at {token} yet: the first local start makes one")
+    elif stat.S_IMODE(token.stat().st_mode) & 0o077:
+        yield Finding("problem", f"Ray's token {token} can be read by others: chmod 600 {token}")
+    else:
+        yield Finding("ok", f"Ray's token {token} is private")
+
+
+def _weights() -> Iterator[Finding]:
+    from nrh_dist import perceptual
+    from nrh_dist.engine.assemble import vgg_path
+
+    reason = perceptual.missing()
+    yield Finding("note", reason) if reason else Finding("ok", f"LPIPS backbone at {perceptual.weights_path()}")
+    vgg = vgg_path()
+    if vgg.exists():
+        yield Finding("ok", f"VGG16 weights at {vgg}")
+    else:
+        yield Finding("note", f"no VGG16 weights at {vgg}: a new detector starts from random weights")
+
+
+def _storage() -> Iterator[Finding]:
+    from nrh_dist.data.pack import cache_dir
+
+    cache = cache_dir()
+    used = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) / 1e9
+    yield Finding("ok", f"cache of packed data: {cache}, {used:.2f} GB; to clear it: rm -r {cache}")
+    for place, what in ((cache, "the cache"), (Path.cwd(), "this folder")):
+        there = next(path for path in (place, *place.parents) if path.exists())
+        free = shutil.disk_usage(there).free / 1e9
+        if free < FREE_GB:
+            yield Finding("problem", f"{free:.1f} GB are free for {what} ({place}), {FREE_GB:g} are wanted: make room")
+        elif not os.access(there, os.W_OK):
+            yield Finding("problem", f"{what} ({place}) is not writable: set NRH_CACHE, or change to another folder")
+        else:
+            yield Finding("ok", f"{free:.0f} GB are free for {what}")
+
+
+def _tracking() -> Iterator[Finding]:
+    from nrh_dist.engine.track import wandb_mode
+
+    mode = wandb_mode(Config())
+    ways = {
+        "offline": "W&B runs are kept on the disk (offline); wandb login and track.wandb=online send them",
+        "online": "W&B runs are sent (online)",
+    }
+    yield Finding("ok", ways.get(mode, f"W&B is {mode}"))
