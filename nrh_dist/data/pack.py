@@ -1,0 +1,246 @@
+"""The pack: every sample resized once, as raw uint8 files that are mapped into memory, with one manifest.
+
+    <pack>/composites.u8, reals.u8   N x S x S x 3          masks.u8   N x S x S          (row i = sample i)
+    <pack>/pack.json                 names, sub-sets, splits, groups, area fractions, sha256 of the files, digest
+    <pack>/sources.txt               what was packed: a fingerprint of each chunk of files (names, sizes and times)
+
+A pack under its final name is complete. While it is made it lives in ``<pack>.partial``, see ``packing``.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nrh_dist.data.iharmony4 import Sample, index
+from nrh_dist.data.images import ImageProblem
+from nrh_dist.data.packing import (
+    AREAS,
+    CHANNELS,
+    RESIZE,
+    SOURCES,
+    Say,
+    fill,
+    fingerprints,
+    locked,
+    read_lines,
+    replace_text,
+    row_bytes,
+)
+from nrh_dist.errors import UserError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """An open pack of N samples. The images are memory maps, read-only; take rows from them with ``np.take``."""
+
+    root: Path
+    size: int
+    names: list[str]
+    datasets: list[str]
+    splits: list[str]
+    groups: list[str]
+    area_fractions: np.ndarray  # float64 N, share of the full-size mask that is >= 128
+    composites: np.memmap  # uint8 N x S x S x 3
+    reals: np.memmap  # uint8 N x S x S x 3
+    masks: np.memmap  # uint8 N x S x S
+    digest: str  # sha256 of the manifest, which holds those of the files
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def rows(self, split: str) -> np.ndarray:
+        """The rows of one split (train or test), ascending, int64."""
+        return np.flatnonzero(np.array(self.splits) == split)
+
+
+def open_pack(path: str | Path) -> Pack:
+    """Open a finished pack. Raises ``UserError`` where the manifest is missing, altered or of another schema, or a file
+    has not the size that the manifest says. The content of the files is compared by ``check`` only.
+    """
+    path = Path(path)
+    manifest = _read_manifest(path)
+    count, size = manifest["count"], manifest["size"]
+    for name in CHANNELS:
+        expected = count * row_bytes(size)[name]
+        actual = (path / name).stat().st_size if (path / name).exists() else 0
+        if actual != expected:
+            raise UserError(f"{path / name} has {actual} bytes instead of {expected}; delete {path} and pack again")
+
+    def mapped(name: str, *shape: int) -> np.memmap:
+        return np.memmap(path / name, np.uint8, mode="r", shape=shape)
+
+    return Pack(
+        root=path,
+        size=size,
+        names=manifest["names"],
+        datasets=manifest["datasets"],
+        splits=manifest["splits"],
+        groups=manifest["groups"],
+        area_fractions=np.array(manifest["area_fractions"]),
+        composites=mapped("composites.u8", count, size, size, 3),
+        reals=mapped("reals.u8", count, size, size, 3),
+        masks=mapped("masks.u8", count, size, size),
+        digest=manifest["digest"],
+    )
+
+
+def check(path: str | Path) -> None:
+    """Read the whole pack and raise ``UserError`` where a file is not the one whose sha256 the manifest holds."""
+    pack = open_pack(path)
+    actual = _sha256_of_files(pack.root)
+    for name, expected in _read_manifest(pack.root)["sha256"].items():
+        if actual[name] != expected:
+            raise UserError(
+                f"{pack.root / name} is damaged: its sha256 is not the manifest's; delete {path} and pack again"
+            )
+
+
+def write_pack(samples: list[Sample], out: str | Path, size: int, workers: int | None, say: Say) -> Pack:
+    """Pack ``samples`` at ``size`` into the new folder ``out``; the same bytes for any number of ``workers``.
+
+    ``workers`` None means one process per core. A killed attempt continues where it was; a second process with the
+    same ``out`` waits for the first. A pack of exactly these files that is already there is returned as it is. Raises
+    ``UserError``: ``out`` holds something else, too little disk space (checked first), a bad image (its path; all
+    work up to it is kept), a killed process. Nothing is ever half-written under the name ``out``.
+    """
+    return _build(samples, Path(f"{out}.partial"), Path(out), size, workers, say)
+
+
+def cached_pack(root: str | Path, size: int, say: Say, workers: int | None = None) -> Pack:
+    """The pack of a data root: ``root`` itself where it is one, else packed once into ``cache_dir()``.
+
+    The folder's name holds the size and a fingerprint of the index (names, sizes and times of all files), so that
+    changed data is packed anew. Raises ``UserError`` like ``index`` and ``write_pack``, and for a pack of another size.
+    """
+    root = Path(root)
+    if (root / "pack.json").exists():
+        pack = open_pack(root)
+        if pack.size != size:
+            raise UserError(
+                f"{root} is packed at size {pack.size}, not {size}: set data.size={pack.size} or pack it again"
+            )
+        return pack
+    samples = index(root)
+    name = f"{root.resolve().name}-{size}"
+    out = cache_dir() / f"{name}-{_short_hash(*fingerprints(samples, size))}"
+    if out.exists():
+        return open_pack(out)
+    say(f"packing {len(samples)} composites of {root} at {size} pixels, once, into {out}")
+    # Named by the place, not the content: mending one bad image must not lose the work on the others.
+    return _build(samples, cache_dir() / f"{name}-{_short_hash(str(root.resolve()))}.partial", out, size, workers, say)
+
+
+def cache_dir() -> Path:
+    """Where packs are cached: $NRH_CACHE, or nrh_dist in $XDG_CACHE_HOME or ~/.cache."""
+    if os.environ.get("NRH_CACHE"):
+        return Path(os.environ["NRH_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nrh_dist"
+
+
+def _build(samples: list[Sample], partial: Path, out: Path, size: int, workers: int | None, say: Say) -> Pack:
+    if not samples:
+        raise UserError(f"nothing to pack into {out}: no samples were given")
+    if _is_occupied(out):
+        return _existing(out, samples, size)
+    try:
+        _require_space(partial, len(samples), size)
+        with locked(partial, say):
+            if _is_occupied(out):  # made by the process whose lock was waited for
+                shutil.rmtree(partial)
+                return _existing(out, samples, size)
+            fill(samples, partial, size, workers, say)
+            _write_manifest(samples, partial, size)
+            os.rename(partial, out)
+        for name in (AREAS, "lock"):
+            (out / name).unlink()
+    except ImageProblem as problem:
+        raise UserError(f"{problem}; nrh data verify lists all such files; mend them and run again") from None
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror or error}; mend that and run again to continue") from None
+    return open_pack(out)
+
+
+def _is_occupied(out: Path) -> bool:
+    return out.exists() and not (out.is_dir() and not any(out.iterdir()))
+
+
+def _existing(out: Path, samples: list[Sample], size: int) -> Pack:
+    if not (out / "pack.json").exists():
+        raise UserError(f"{out} exists and is not a pack; choose a new folder")
+    pack = open_pack(out)
+    if read_lines(out / SOURCES) != fingerprints(samples, size):
+        raise UserError(
+            f"{out} already holds another pack ({len(pack)} composites at size {pack.size}); "
+            "choose a new folder or delete this one"
+        )
+    return pack
+
+
+def _require_space(partial: Path, count: int, size: int) -> None:
+    there = next(folder for folder in (partial, *partial.parents) if folder.exists())
+    written = sum(file.stat().st_blocks * 512 for file in partial.iterdir()) if there == partial else 0
+    needed = count * sum(row_bytes(size).values()) - written
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise UserError(
+            f"packing {count} composites at size {size} needs {needed / 1e9:.3g} GB, but {there} has "
+            f"{free / 1e9:.3g} GB free: make room, or pack elsewhere (NRH_CACHE in the environment moves the cache)"
+        )
+
+
+def _write_manifest(samples: list[Sample], folder: Path, size: int) -> None:
+    manifest: dict[str, Any] = {
+        "schema": SCHEMA,
+        "size": size,
+        "count": len(samples),
+        "resize": RESIZE,
+        "names": [sample.name for sample in samples],
+        "datasets": [sample.dataset for sample in samples],
+        "splits": [sample.split for sample in samples],
+        "groups": [sample.group for sample in samples],
+        "area_fractions": np.fromfile(folder / AREAS, np.float64).tolist(),
+        "sha256": _sha256_of_files(folder),
+    }
+    replace_text(folder / "pack.json", json.dumps(manifest | {"digest": _digest(manifest)}))
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / "pack.json").read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is not a finished pack: it has no pack.json; run nrh data pack (again)") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path / 'pack.json'} cannot be read: {error}; delete {path} and pack again") from None
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if schema != SCHEMA:
+        raise UserError(f"{path / 'pack.json'} has schema {schema}, this version reads {SCHEMA}; pack the data again")
+    if manifest.get("digest") != _digest(manifest):
+        raise UserError(f"{path / 'pack.json'} was altered: its digest does not fit; delete {path} and pack again")
+    return manifest
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    facts = {key: value for key, value in manifest.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256_of_files(folder: Path) -> dict[str, str]:
+    def sha256(name: str) -> str:
+        with open(folder / name, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    with ThreadPoolExecutor(len(CHANNELS)) as pool:
+        return dict(zip(CHANNELS, pool.map(sha256, CHANNELS), strict=True))
+
+
+def _short_hash(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]

@@ -1,0 +1,101 @@
+"""One set of evaluations against an earlier one: what improved and what got worse, by model and by image."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isnan
+
+import numpy as np
+
+from nrh_dist.errors import UserError
+from nrh_dist.report import paper
+from nrh_dist.report.collect import IDENTITY, Evaluation
+from nrh_dist.report.statistics import WORSE1, mean
+from nrh_dist.report.tables import Column, Row, Table, percent
+
+DATA_MOVED = 0.01  # of MSE: above it, the input itself is another one
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image under one model in two evaluations; several runs of the model are averaged."""
+
+    dataset: str
+    model: str
+    name: str
+    before: float
+    now: float
+
+
+def pairs(evaluations: Iterable[Evaluation], other: Evaluation) -> tuple[list[Pair], int]:
+    """The images that both sides have by sub-set, model and name, and how many were left out: their input differs.
+
+    Raises ``UserError`` where the sides share no image under the same model at the same size.
+    """
+    ours = [evaluation for evaluation in evaluations if evaluation.size == other.size]
+    now, before = _by_image(ours), _by_image([other])
+    shared = [key for key in before if key in now]
+    if not shared:
+        raise UserError(
+            f"--against {other.folder} shares no image under the same model at the same size ({other.size} px) "
+            "with the evaluations: compare evaluations of the same data, models and size"
+        )
+    same = [key for key in shared if not abs(now[key][1] - before[key][1]) > DATA_MOVED]
+    return [Pair(*key, before[key][0], now[key][0]) for key in same], len(shared) - len(same)
+
+
+def by_model(found: Sequence[Pair], left_out: int) -> Table:
+    """By model: mean MSE before and now, and the share of images that improved or got worse by more than 1."""
+    columns = [
+        Column("images", "Images", "", 0),
+        Column("mse_before", "before", "MSE"),
+        Column("mse_now", "now", "MSE"),
+        Column("change_percent", "change, %", "MSE", 1),
+        Column("improved_percent", "improved", "images, % (by > 1)", 1),
+        Column("worse_percent", "got worse", "images, % (by > 1)", 1),
+    ]
+    rows = []
+    for model in dict.fromkeys(pair.model for pair in found):
+        before, now = np.array([(pair.before, pair.now) for pair in found if pair.model == model]).T
+        shares = [float((before - now > WORSE1).mean() * 100), float((now - before > WORSE1).mean() * 100)]
+        values = [len(now), mean(before), mean(now), percent(mean(now), mean(before)), *shares]
+        rows.append(Row(paper.LABELS.get(model, model), values, "", model))
+    notes = ["Several runs of one model are averaged per image."]
+    if left_out:
+        notes.append(f"{left_out:,} images were left out: the error of their input differs, so they are other images.")
+    return Table("against-models", "What changed, by model", columns, rows, notes)
+
+
+def by_image(found: Sequence[Pair], most: int | None = None) -> Table:
+    """By image, the largest improvement first; with ``most``, that many from each end of each model's list."""
+    columns = [
+        Column("mse_before", "before", "MSE"),
+        Column("mse_now", "now", "MSE"),
+        Column("change", "change", "MSE"),
+    ]
+    rows = []
+    for model in dict.fromkeys(pair.model for pair in found):
+        ordered = sorted((pair for pair in found if pair.model == model), key=lambda pair: pair.now - pair.before)
+        if most is not None:
+            improved = [pair for pair in ordered if pair.now - pair.before < -WORSE1][:most]
+            ordered = improved + [pair for pair in ordered if pair.now - pair.before > WORSE1][-most:]
+        label = paper.LABELS.get(model, model)
+        rows += [
+            Row(f"{pair.dataset}/{pair.name}", [pair.before, pair.now, pair.now - pair.before], label, model)
+            for pair in ordered
+        ]
+    caption = "All images" if most is None else f"The images that changed most, at most {most} each way"
+    return Table("against-images", caption, columns, rows)
+
+
+def _by_image(evaluations: Iterable[Evaluation]) -> dict[tuple[str, str, str], tuple[float, float]]:
+    """(sub-set, model, name) -> mean MSE over the runs, MSE of the input; identity and missing values left out."""
+    found: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    for evaluation in evaluations:
+        for result in evaluation.results:
+            if result.model == IDENTITY:
+                continue
+            for row in zip(result.datasets, result.names, result.mse, result.identity_mse, strict=True):
+                dataset, name, mse, identity = row
+                if not isnan(mse):
+                    found.setdefault((str(dataset), result.model, str(name)), []).append((float(mse), float(identity)))
+    return {key: (sum(m for m, _ in v) / len(v), v[0][1]) for key, v in found.items()}

@@ -1,0 +1,267 @@
+"""The tables as data: what the page shows and what the CSV files hold come from one ``Table``."""
+
+import csv
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from math import isnan, nan
+from pathlib import Path
+
+import numpy as np
+
+from nrh_dist.errors import UserError
+from nrh_dist.report import paper
+from nrh_dist.report.collect import IDENTITY, Evaluation, Result
+from nrh_dist.report.sections import Section
+from nrh_dist.report.statistics import BINS, by_bin, change, mean, means, weighted_mean
+
+PAPER_BINS = 8  # 0-10 % ... 70-80 %
+
+
+@dataclass(frozen=True)
+class Column:
+    """``key`` heads the CSV column, ``title`` the page's; neighbours with the same ``group`` share a heading."""
+
+    key: str
+    title: str
+    group: str = ""
+    decimals: int = 2
+
+
+@dataclass(frozen=True)
+class Row:
+    """NaN is "not available". ``bold`` are the columns in which this row is the best without the mask."""
+
+    label: str
+    values: list[float]
+    group: str = ""
+    model: str = ""
+    run: str = ""
+    decimals: int | None = None
+    bold: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    caption: str
+    columns: list[Column]
+    rows: list[Row]
+    notes: list[str] = field(default_factory=list)
+
+
+def write_csv(table: Table, path: Path) -> None:
+    """One line a row, every value with six decimals, an empty cell where it is not available."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["group", "label", "model", "run", *(column.key for column in table.columns)])
+        for row in table.rows:
+            cells = ["" if isnan(value) else f"{value:.6f}" for value in row.values]
+            writer.writerow([row.group, row.label, row.model, row.run, *cells])
+
+
+def check_summary(evaluation: Evaluation) -> None:
+    """Raise ``UserError`` where the rows, averaged over bins, do not give the mean that ``summary.json`` states."""
+    written = {(entry.dataset, entry.run): entry.mse for entry in evaluation.summary.models}
+    for result in evaluation.results:
+        for dataset in evaluation.summary.datasets:
+            rows, stated = result.of((dataset,)), written.get((dataset, result.run))
+            bins = by_bin(rows)
+            if stated is None or sum(one.count for one in bins) != len(rows):
+                continue  # images without a value: no mean to compare
+            ours = weighted_mean(np.array([one.mse for one in bins]), np.array([one.count for one in bins]))
+            if abs(ours - stated) > 1e-3 * max(1.0, abs(stated)):
+                raise UserError(
+                    f"{evaluation.folder}: summary.json states MSE {stated:.3f} for run {result.run} on {dataset}, but "
+                    f"per_image.csv gives {ours:.3f}: make the evaluation again"
+                )
+
+
+def table_2(section: Section) -> Table:
+    """Means over all images of the section, with the paper's Table 2 beside them where it has the data."""
+    groups = (f"ours, {section.size} px", "change against identity, %", "images made worse, %")
+    columns = [
+        Column("mse", "MSE", groups[0]),
+        Column("psnr", "PSNR, dB", groups[0]),
+        Column("fmse", "fMSE", groups[0]),
+        Column("lpips", "LPIPS", groups[0], 4),
+        Column("change_percent", "MSE", groups[1], 1),
+        Column("change_low_percent", "95 % from", groups[1], 1),
+        Column("change_high_percent", "to", groups[1], 1),
+        Column("worse_percent", "by > 0.01", groups[2], 1),
+        Column("worse1_percent", "by > 1", groups[2], 1),
+    ]
+    rows = [_means_row(section, result) for result in section.results]
+    published = paper.TABLE_2.get(section.collection or "", {})
+    if published:
+        columns += [
+            Column("paper_mse", "MSE", "paper, 256 px", 0),
+            Column("paper_psnr", "PSNR, dB", "paper, 256 px"),
+        ]
+        rows = [replace(row, values=row.values + _pair(published.get(row.model))) for row in rows]
+        evaluated = {result.model for result in section.results}
+        rows += [
+            Row(paper.LABELS[model], [nan] * 9 + _pair(values), "", model)
+            for model, values in published.items()
+            if model not in evaluated
+        ]
+        rows.sort(
+            key=lambda row: list(paper.LABELS).index(row.model) if row.model in paper.LABELS else len(paper.LABELS)
+        )
+    caption = f"Means over {len(section.identity):,} images of {section.title}"
+    return Table(f"table2-{section.slug}", caption, columns, _with_best(rows, {0: min, 1: max}), _notes_2(section))
+
+
+def table_3(section: Section) -> Table:
+    """MSE by the object's share of the image, its change against identity, and the paper's Table 3 below."""
+    identity = by_bin(section.identity)
+    shown = [i for i, one in enumerate(identity) if i < PAPER_BINS or one.count]
+    columns = [Column(BINS[i], BINS[i].replace("-", "–").replace("%", " %")) for i in shown]
+    ours, against = f"ours, {section.size} px: MSE", "ours: change against identity, %"
+    rows = [Row("Images", [identity[i].count for i in shown], ours, decimals=0)]
+    changes: list[Row] = []
+    for result in section.results:
+        bins, label = by_bin(result), section.labels[result.run]
+        rows.append(Row(label, [bins[i].mse for i in shown], ours, result.model, result.run))
+        if result.model != IDENTITY:
+            ratios = [percent(bins[i].mse, bins[i].identity_mse) for i in shown]
+            changes.append(Row(label, ratios, against, result.model, result.run, decimals=1))
+    rows = _with_best(rows, dict.fromkeys(range(len(shown)), min)) + changes
+    notes = []
+    if section.collection:
+        rows += _paper_bins(section.collection, len(shown))
+        notes.append("Paper: other images per bin, another size and other training; compare within a block only.")
+    if section.collection == "iHarmony4":
+        notes.append(
+            "The paper prints no counts: those in its block were counted from the masks of iHarmony4’s test split."
+        )
+    unbinned = int(np.isnan(section.identity.area_fraction).sum())
+    if unbinned:
+        notes.append(f"{unbinned:,} images have no known object area and are in no bin.")
+    empty = [columns[i].title for i, one in enumerate(shown) if identity[one].count == 0]
+    if empty:
+        notes.append(f"No images with an object of {', '.join(empty)}.")
+    return Table(f"table3-{section.slug}", "MSE by share of the image that the object covers", columns, rows, notes)
+
+
+def subsets(section: Section) -> Table:
+    """MSE and PSNR by sub-set."""
+    columns, values = [], []
+    for dataset in section.datasets:
+        parts = [result.of((dataset,)) for result in section.results]
+        group = f"{dataset}, {len(parts[0]):,} images"
+        columns += [Column(f"{dataset}_mse", "MSE", group), Column(f"{dataset}_psnr", "PSNR, dB", group)]
+        values.append([(mean(part.mse), mean(part.psnr)) for part in parts])
+    rows = [
+        Row(section.labels[result.run], [v for one in values for v in one[i]], "", result.model, result.run)
+        for i, result in enumerate(section.results)
+    ]
+    best = {i: (max if i % 2 else min) for i in range(len(columns))}
+    return Table(f"subsets-{section.slug}", "Means by sub-set", columns, _with_best(rows, best))
+
+
+def table_1(section: Section) -> Table | None:
+    """The paper's off-the-shelf comparison on COCO-Exp, where the same two models were evaluated on ours."""
+    chosen = [result for result in section.results if result.model in paper.TABLE_1]
+    if section.collection != "COCO-Exp" or {result.model for result in chosen} != set(paper.TABLE_1):
+        return None
+    columns = [
+        Column(f"{key}{name}", title, group, decimals)
+        for key, group in (("", f"ours, {section.size} px"), ("paper_", "paper, 256 px"))
+        for name, title, decimals in (("mse", "MSE", 2), ("psnr", "PSNR, dB", 2), ("lpips", "LPIPS", 4))
+    ]
+    rows = []
+    for result in chosen:
+        ours = [mean(result.mse), mean(result.psnr), mean(result.lpips)]
+        rows.append(
+            Row(section.labels[result.run], ours + list(paper.TABLE_1[result.model]), "", result.model, result.run)
+        )
+    caption = "The true mask against the detected one, without joint training"
+    return Table(f"table1-{section.slug}", caption, columns, rows, [paper.TABLE_1_NOTE])
+
+
+def published() -> list[Table]:
+    """The paper's Tables 2 and 3 as such, for a page whose data it has no numbers for."""
+    columns, rows = [], [Row(paper.LABELS[model], [], "", model) for model in paper.TABLE_2["iHarmony4"]]
+    for collection, models in paper.TABLE_2.items():
+        columns += [
+            Column(f"{collection}_mse", "MSE", collection, 0),
+            Column(f"{collection}_psnr", "PSNR, dB", collection),
+        ]
+        rows = [replace(row, values=row.values + _pair(models[row.model])) for row in rows]
+    notes = list(paper.IDENTITY_NOTE.values())
+    made = [Table("paper-table2", "The paper’s Table 2, 256 px", columns, rows, notes)]
+    bins = [Column(label, label.replace("-", "–").replace("%", " %")) for label in BINS[:PAPER_BINS]]
+    rows = [
+        replace(row, group=collection)
+        for collection in paper.TABLE_3
+        for row in _paper_bins(collection, PAPER_BINS)
+        if row.model
+    ]
+    return [*made, Table("paper-table3", "The paper’s Table 3, 256 px: MSE by object size", bins, rows)]
+
+
+def masked_methods() -> Table:
+    """What others reached on iHarmony4 with the mask, for context."""
+    columns = [Column("mse", "MSE"), Column("psnr", "PSNR, dB")]
+    rows = [Row(method, list(values)) for method, values in paper.MASKED_METHODS.items()]
+    caption = "Methods that are given the mask, on iHarmony4 at 256 px, as published"
+    return Table("masked-methods", caption, columns, rows, [paper.MASKED_METHODS_NOTE])
+
+
+def _means_row(section: Section, result: Result) -> Row:
+    values = means(result)
+    row = [values.mse, values.psnr, values.fmse, values.lpips]
+    if result.model == IDENTITY:
+        row += [nan] * 5
+    else:
+        found = change(result)
+        low, high = found.interval if found and found.interval else (nan, nan)
+        row += [100 * (found.ratio if found else nan), 100 * low, 100 * high, 100 * values.worse, 100 * values.worse1]
+    return Row(section.labels[result.run], row, "", result.model, result.run)
+
+
+def _notes_2(section: Section) -> list[str]:
+    found = [(section.labels[result.run], means(result)) for result in section.results]
+    notes = ["Bold: best without the mask, doing nothing included. fMSE: inside the mask only."]
+    empty = max(values.fmse_empty for _, values in found)
+    if empty:
+        notes.append(f"fMSE leaves out {empty:,} images with an empty mask.")
+    notes += [f"{label}: PSNR capped at 100 dB for {v.psnr_capped:,} images." for label, v in found if v.psnr_capped]
+    notes += [f"{label}: {v.without_mse:,} images without a value, left out." for label, v in found if v.without_mse]
+    if section.evaluation.summary.lpips:
+        notes.append(f"LPIPS was not measured ({section.evaluation.summary.lpips}).")
+    if section.collection:
+        notes.append(paper.IDENTITY_NOTE[section.collection])
+    return notes
+
+
+def _paper_bins(collection: str, width: int) -> list[Row]:
+    group, missing = "paper, 256 px: MSE", [nan] * (width - PAPER_BINS)
+    counts = [Row("Images", [*paper.IHARMONY4_BIN_COUNTS, *missing], group, decimals=0)]
+    rows = [
+        Row(paper.LABELS[model], [*values, *missing], group, model)
+        for model, values in paper.TABLE_3[collection].items()
+    ]
+    return (counts if collection == "iHarmony4" else []) + rows
+
+
+def _with_best(rows: list[Row], better: Mapping[int, Callable[..., float]]) -> list[Row]:
+    """The rows, each with the columns in which it beats all others that do not see the mask."""
+    candidates = [row for row in rows if row.model and row.model not in paper.SEES_THE_MASK]
+    bold: dict[int, set[int]] = {id(row): set() for row in rows}
+    for column, choose in better.items():
+        known = [row for row in candidates if not isnan(row.values[column])]
+        best = choose((row.values[column] for row in known), default=nan)
+        for row in known:
+            if row.values[column] == best:
+                bold[id(row)].add(column)
+    return [replace(row, bold=frozenset(bold[id(row)])) for row in rows]
+
+
+def _pair(values: tuple[float, float | None] | None) -> list[float]:
+    return [nan, nan] if values is None else [nan if value is None else value for value in values]
+
+
+def percent(value: float, reference: float) -> float:
+    """The change from ``reference`` to ``value`` in percent; NaN where there is none to compare with."""
+    return nan if isnan(reference) or reference == 0 else 100 * (value / reference - 1)

@@ -1,0 +1,146 @@
+"""Writes small evaluation folders, as ``nrh evaluate`` does, with procedural pictures."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+COLUMNS = (
+    "dataset", "model", "run", "name", "mse", "psnr", "fmse", "lpips", "area_fraction", "identity_mse", "identity_psnr",
+)  # fmt: skip
+# How much of the input's error each model leaves, on average.
+LEAVES = {"dih_m": 0.5, "dih_nm": 1.1, "ptc_att_dih": 0.95, "ptc_dih": 0.7, "two_stage": 1.0, "gated": 0.75}
+
+
+def psnr(mse: float) -> float:
+    return min(100.0, 10 * np.log10(255**2 / mse)) if mse > 0 else 100.0
+
+
+def write(
+    folder: Path,
+    datasets: dict[str, int] | None = None,
+    models: tuple[str, ...] = ("dih_m", "ptc_dih"),
+    size: int = 64,
+    strips: int = 1,
+    seed: int = 0,
+    leaves: dict[str, float] | None = None,
+    photos_per_dataset: int | None = None,
+    lpips: str | None = "alexnet-owt-7be5be79.pth is missing: put it into ~/.cache/torch/hub/checkpoints",
+) -> Path:
+    """An evaluation of these sub-sets (name -> number of images) and models; the same seed gives the same inputs."""
+    datasets = datasets or {"Sample": 40}
+    rows = []
+    for dataset, count in datasets.items():
+        inputs = np.random.default_rng([seed, len(dataset)])
+        area = np.round(inputs.beta(0.8, 4, count), 6)
+        identity = np.round(area * 1500 * inputs.lognormal(0, 0.6, count) + 2, 6)
+        for model in ("identity", *models):
+            noise = np.random.default_rng([seed, len(dataset), len(model)]).lognormal(0, 0.35, count)
+            factor = {**LEAVES, **(leaves or {})}.get(model, 1.0)
+            mse = identity if model == "identity" else identity * factor * noise + 3
+            for i in range(count):
+                photo = i % (photos_per_dataset or max(1, count // 2))
+                rows.append(
+                    [dataset, model, model if model == "identity" else f"{model}-seed0", f"c{photo}_{i}_1"]
+                    + [f"{value:.6f}" for value in (mse[i], psnr(mse[i]), mse[i] / max(area[i], 0.02))]
+                    + ["", *(f"{value:.6f}" for value in (area[i], identity[i], psnr(identity[i])))]
+                )
+    folder.mkdir(parents=True)
+    write_rows(folder, rows)
+    write_json(folder / "summary.json", _summary(rows, datasets, models, size, lpips))
+    if strips:
+        _write_strips(folder / "strips", list(datasets), models, size, strips)
+    return folder
+
+
+def write_rows(folder: Path, rows: list[list[str]], columns: tuple[str, ...] = COLUMNS) -> None:
+    with (folder / "per_image.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])
+
+
+def read_rows(folder: Path) -> list[list[str]]:
+    with (folder / "per_image.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))[1:]
+
+
+def write_json(path: Path, values: dict) -> None:
+    path.write_text(json.dumps(values), encoding="utf-8")
+
+
+def edit_summary(folder: Path, **values: object) -> None:
+    path = folder / "summary.json"
+    write_json(path, {**json.loads(path.read_text()), **values})
+
+
+def _summary(
+    rows: list[list[str]], datasets: dict[str, int], models: tuple[str, ...], size: int, lpips: str | None
+) -> dict:
+    entries = []
+    for model in ("identity", *models):
+        for dataset in (*datasets, "all"):
+            chosen = [row for row in rows if row[1] == model and dataset in (row[0], "all")]
+            mse = float(np.mean([float(row[4]) for row in chosen]))
+            entries.append({"dataset": dataset, "model": model, "run": chosen[0][2], "count": len(chosen), "mse": mse})
+    return {
+        "schema": 1,
+        "size": size,
+        "protocol": {
+            "resizing": "stretched to the size: photos PIL BICUBIC, masks PIL BOX",
+            "metrics": "per image, then mean",
+        },
+        "lpips": lpips,
+        "datasets": datasets,
+        "data": "data/iharmony4",
+        "split": "test",
+        "checkpoints": [
+            {
+                "run": f"{model}-seed0",
+                "model": model,
+                "checkpoint": f"runs/{model}-seed0/checkpoints/epoch-0004-step-000420",
+                "epoch": 4,
+                "step": 420,
+                "config": {"model.name": model, "optim.lr": 0.001, "train.epochs": 5, "data.pack": None},
+            }
+            for model in models
+        ],
+        "models": entries,
+    }
+
+
+def _write_strips(folder: Path, datasets: list[str], models: tuple[str, ...], size: int, count: int) -> None:
+    folder.mkdir()
+    listed = []
+    for i in range(count):
+        real, mask = _scene(size, i)
+        composite = np.clip(real * (1 + (0.45 if i % 2 else -0.4) * mask[..., None]), 0, 255)
+        pictures = {"composite": composite, "real": real, "mask": 255 * mask}
+        names = {key: f"{i:04d}-{key}.png" for key in pictures}
+        outputs, masks = {}, {}
+        for j, model in enumerate(models):
+            run, share = f"{model}-seed0", 0.9 - 0.2 * j
+            outputs[run] = f"{i:04d}-{run}.png"
+            pictures[run] = composite + share * mask[..., None] * (real - composite)
+            names[run] = outputs[run]
+            if model in ("ptc_dih", "gated", "two_stage"):
+                masks[run] = names[f"{run}-mask"] = f"{i:04d}-{run}-mask.png"
+                pictures[f"{run}-mask"] = 200 * mask
+        for key, picture in pictures.items():
+            Image.fromarray(np.clip(np.round(picture), 0, 255).astype(np.uint8)).save(folder / names[key])
+        images = {key: names[key] for key in ("composite", "real", "mask")} | {"outputs": outputs, "masks": masks}
+        dataset = datasets[i % len(datasets)]
+        listed.append({"dataset": dataset, "name": f"c{i}_{i}_1", "images": images})
+    rule = "evenly spaced over the images ordered by the error of the input"
+    write_json(folder / "strips.json", {"schema": 1, "rule": rule, "strips": listed})
+
+
+def _scene(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A photo-like gradient with texture (HxWx3, 0..255) and a soft round mask (HxW, 0..1)."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0:size, 0:size] / size
+    ground = np.stack([90 + 100 * y, 110 + 60 * x, 150 - 60 * y], axis=-1) + 18 * np.sin(30 * x + 9 * y)[..., None]
+    distance = np.hypot(x - random.uniform(0.35, 0.65), y - random.uniform(0.4, 0.6))
+    mask = np.clip((random.uniform(0.18, 0.3) - distance) * size / 2, 0, 1)
+    thing = random.uniform(80, 190, 3) + 25 * np.cos(40 * y)[..., None]
+    return np.clip(ground * (1 - mask[..., None]) + thing * mask[..., None], 0, 255), mask

@@ -1,0 +1,202 @@
+"""The numbers of the tables: against brute force, against laws, and against the paper's own consistency."""
+
+import csv
+from dataclasses import replace
+from math import isnan
+from pathlib import Path
+
+import evaluations
+import numpy as np
+import pytest
+
+from nrh_dist.errors import UserError
+from nrh_dist.report import against, paper, statistics, tables
+from nrh_dist.report.collect import read
+from nrh_dist.report.sections import Section, sections
+
+
+@pytest.fixture
+def section(tmp_path: Path) -> Section:
+    return sections([read(evaluations.write(tmp_path / "e", {"HCOCO": 60, "HFlickr": 20}))])[0]
+
+
+@pytest.mark.parametrize("model", ["dih_m", "dih_nm", "ptc_att_dih", "ptc_dih"])
+def test_papers_table_3_weights_to_its_table_2(model: str) -> None:
+    bins = np.array(paper.TABLE_3["iHarmony4"][model])
+    overall = statistics.weighted_mean(bins, np.array(paper.IHARMONY4_BIN_COUNTS))
+    assert overall == pytest.approx(paper.TABLE_2["iHarmony4"][model][0], rel=0.01)
+
+
+def test_weighted_mean_skips_empty_bins() -> None:
+    assert statistics.weighted_mean(np.array([2.0, np.nan, 8.0]), np.array([3, 0, 1])) == 3.5
+    assert isnan(statistics.weighted_mean(np.array([np.nan]), np.array([0])))
+
+
+def test_bins_are_tenths_closed_below(section: Section) -> None:
+    area = np.array([0.0, 0.099999, 0.1, 0.3, 0.599999, 0.6, 0.7, 0.9, 1.0] + [np.nan] * 71)
+    result = replace(section.results[1], area_fraction=area)
+    assert [one.count for one in statistics.by_bin(result)] == [2, 1, 0, 1, 0, 1, 1, 1, 0, 2]
+
+
+def test_bins_weight_to_the_overall_mean(section: Section) -> None:
+    for result in section.results:
+        bins = statistics.by_bin(result)
+        overall = statistics.weighted_mean(np.array([b.mse for b in bins]), np.array([b.count for b in bins]))
+        assert overall == pytest.approx(result.mse.mean())
+
+
+def test_means_match_a_loop_over_the_rows(section: Section) -> None:
+    for result in section.results:
+        rows = [row for row in evaluations.read_rows(section.evaluation.folder) if row[2] == result.run]
+        rises = [float(row[4]) - float(row[9]) for row in rows]
+        found = statistics.means(result)
+        assert found.images == len(rows) == 80
+        assert found.psnr == pytest.approx(sum(float(row[5]) for row in rows) / 80)
+        assert found.worse == sum(rise > 0.01 for rise in rises) / 80
+        assert found.worse1 == sum(rise > 1 for rise in rises) / 80
+        assert isnan(found.lpips)
+
+
+def test_missing_values_are_counted_not_averaged(section: Section) -> None:
+    result = section.results[2]
+    mse, fmse, psnr = result.mse.copy(), result.fmse.copy(), result.psnr.copy()
+    mse[:3], fmse[:5], psnr[:2] = np.nan, np.nan, 100.0
+    found = statistics.means(replace(result, mse=mse, fmse=fmse, psnr=psnr))
+    assert (found.without_mse, found.fmse_empty, found.psnr_capped) == (3, 5, 2)
+    assert found.mse == pytest.approx(result.mse[3:].mean())
+
+
+def test_change_of_a_halved_error_is_exact(section: Section) -> None:
+    identity = section.identity
+    found = statistics.change(replace(section.results[1], mse=identity.mse / 2))
+    assert found.ratio == pytest.approx(-0.5)
+    assert found.interval == pytest.approx((-0.5, -0.5))
+    assert found.verdict == -1
+    assert statistics.change(identity).verdict == 0
+    assert statistics.change(replace(identity, mse=identity.mse * 2)).verdict == 1
+
+
+def test_change_is_less_sure_where_photos_repeat(section: Section) -> None:
+    result = section.results[2]
+    alone = replace(result, names=np.array([f"c{i}_0_0" for i in range(80)]))
+    order = np.argsort(np.argsort(result.mse / result.identity_mse))
+    shared = replace(result, names=np.array([f"c{i // 8}_{i}_0" for i in order]), datasets=np.full(80, "HCOCO"))
+    width = [np.ptp(statistics.change(one).interval) for one in (alone, shared)]
+    assert statistics.change(shared).photos == 10
+    assert width[1] > 1.3 * width[0]
+
+
+def test_change_needs_photos_and_an_error(section: Section) -> None:
+    result = section.results[1]
+    one_photo = replace(result, names=np.array([f"c7_{i}_0" for i in range(80)]), datasets=np.full(80, "HCOCO"))
+    assert statistics.change(one_photo).interval is None
+    assert statistics.change(one_photo).verdict == 0
+    assert statistics.change(replace(result, identity_mse=np.zeros(80))) is None
+
+
+def test_summary_is_checked_against_the_rows(tmp_path: Path) -> None:
+    folder = evaluations.write(tmp_path / "e")
+    tables.check_summary(read(folder))
+    rows = evaluations.read_rows(folder)
+    rows[-1][4] = "99999.000000"
+    evaluations.write_rows(folder, rows)
+    with pytest.raises(UserError, match=r"summary\.json states MSE"):
+        tables.check_summary(read(folder))
+
+
+def test_table_2_stands_beside_the_papers(section: Section) -> None:
+    table = tables.table_2(section)
+    keys = [column.key for column in table.columns]
+    rows = {row.model: dict(zip(keys, row.values, strict=True)) for row in table.rows}
+    assert list(rows) == ["identity", "dih_m", "dih_nm", "ptc_att_dih", "ptc_dih"]
+    assert rows["ptc_dih"]["mse"] == pytest.approx(section.results[2].mse.mean())
+    assert (rows["ptc_dih"]["paper_mse"], rows["ptc_dih"]["paper_psnr"]) == (124, 31.39)
+    assert isnan(rows["dih_nm"]["mse"])
+    assert rows["dih_nm"]["paper_mse"] == 153
+    assert isnan(rows["identity"]["worse1_percent"])
+
+
+def test_best_in_bold_is_without_the_mask(section: Section) -> None:
+    bold = {row.model: row.bold for row in tables.table_2(section).rows}
+    assert bold["ptc_dih"] == {0, 1}  # dih_m has the lower error, but sees the mask
+    assert not bold["dih_m"]
+
+
+def test_other_data_has_no_paper_columns(tmp_path: Path) -> None:
+    other = sections([read(evaluations.write(tmp_path / "e"))])[0]
+    assert not any(column.key.startswith("paper") for column in tables.table_2(other).columns)
+    assert not any(row.group.startswith("paper") for row in tables.table_3(other).rows)
+
+
+def test_table_3_keeps_empty_bins_and_says_so(section: Section) -> None:
+    few = replace(section, results=[replace(r, area_fraction=np.full(80, 0.15)) for r in section.results])
+    table = tables.table_3(few)
+    counts = next(row for row in table.rows if row.label == "Images")
+    assert counts.values == [0, 80, 0, 0, 0, 0, 0, 0]
+    assert isnan(table.rows[1].values[0])
+    assert any("No images with an object of 0–10 %" in note for note in table.notes)
+
+
+def test_table_3_shows_bins_beyond_the_papers(section: Section) -> None:
+    large = replace(section, results=[replace(r, area_fraction=np.full(80, 0.95)) for r in section.results])
+    table = tables.table_3(large)
+    assert [column.key for column in table.columns][-1] == "90-100%"
+    assert all(len(row.values) == len(table.columns) for row in table.rows)
+
+
+def test_table_1_needs_both_models_on_coco_exp(section: Section, tmp_path: Path) -> None:
+    assert tables.table_1(section) is None
+    models = ("dih_m", "two_stage")
+    both = sections([read(evaluations.write(tmp_path / "both", {"COCOExp": 20}, models))])[0]
+    table = tables.table_1(both)
+    assert [row.values[3:] for row in table.rows] == [[19.55, 35.81, 0.0227], [22.65, 35.18, 0.0292]]
+
+
+def test_subsets_split_the_mean(section: Section) -> None:
+    row = next(row for row in tables.subsets(section).rows if row.model == "ptc_dih")
+    assert (60 * row.values[0] + 20 * row.values[2]) / 80 == pytest.approx(section.results[2].mse.mean())
+
+
+def test_csv_holds_what_the_table_holds(section: Section, tmp_path: Path) -> None:
+    table = tables.table_2(section)
+    tables.write_csv(table, tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["model"] for row in rows] == [row.model for row in table.rows]
+    assert float(rows[1]["mse"]) == pytest.approx(table.rows[1].values[0], abs=1e-6)
+    assert rows[0]["worse_percent"] == ""
+
+
+def test_against_finds_what_moved(tmp_path: Path) -> None:
+    now = read(evaluations.write(tmp_path / "now", leaves={"ptc_dih": 0.5}))
+    before = read(evaluations.write(tmp_path / "before", leaves={"ptc_dih": 0.9}))
+    pairs, left_out = against.pairs([now], before)
+    assert left_out == 0
+    rows = {row.model: row.values for row in against.by_model(pairs, left_out).rows}
+    assert rows["dih_m"][3:] == [0, 0, 0]
+    assert rows["ptc_dih"][2] == pytest.approx(now.results[2].mse.mean())
+    assert rows["ptc_dih"][3] < -30
+    assert rows["ptc_dih"][4] > 50
+    assert len(against.by_image(pairs).rows) == 80
+    moved = against.by_image(pairs, 5).rows
+    assert len(moved) == 5
+    assert moved[0].values[2] == min(pair.now - pair.before for pair in pairs)
+
+
+def test_against_leaves_out_images_whose_input_differs(tmp_path: Path) -> None:
+    now = read(evaluations.write(tmp_path / "now"))
+    other = evaluations.write(tmp_path / "before")
+    rows = evaluations.read_rows(other)
+    for row in rows:
+        if row[3] == "c3_3_1":
+            row[9] = "1.000000"
+    evaluations.write_rows(other, rows)
+    pairs, left_out = against.pairs([now], read(other))
+    assert (len(pairs), left_out) == (78, 2)
+
+
+def test_against_needs_the_same_size(tmp_path: Path) -> None:
+    now = read(evaluations.write(tmp_path / "now", size=64))
+    before = read(evaluations.write(tmp_path / "before", size=128))
+    with pytest.raises(UserError, match="128 px"):
+        against.pairs([now], before)
