@@ -166,6 +166,10 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
     from_file = _read_yaml(path) if path else OmegaConf.create({})
     from_words = _parse_overrides(overrides)
     schema = OmegaConf.structured(Config)
+    for given in (from_file, from_words):
+        for key, value in given.items():
+            section = isinstance(schema.get(key), DictConfig)
+            _require(not section or isinstance(value, DictConfig), str(key), value, f"holds keys, as in {key}.KEY=VALUE")
     try:
         chosen = OmegaConf.merge(schema, from_file, from_words)
         preset = OmegaConf.create(PRESETS[chosen.preset])

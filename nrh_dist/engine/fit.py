@@ -61,7 +61,7 @@ class Fit:
             self.optimiser = torch.optim.Adam(trainable, lr=config.optim.lr, eps=config.optim.eps)
             if place.world > 1:
                 synchronise_batchnorm(self.model)
-                self.learner = DistributedDataParallel(self.model, broadcast_buffers=False)
+                self.learner = DistributedDataParallel(self.model, forward_sync_buffers=False)
 
     def run(self) -> dict[str, Any]:
         """Train from the newest verified checkpoint to the last epoch; returns the last row.

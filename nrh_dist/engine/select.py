@@ -85,5 +85,16 @@ def candidates(folders: Iterable[Path], metric: str) -> list[Candidate]:
     return sorted(found, key=lambda one: (one.value, one.epoch, one.run))
 
 
+def describe(found: list[Candidate], metric: str, most: int = 10) -> list[str]:
+    """Lines for a person: the best checkpoint with the reason, then the first ``most`` in order."""
+    best = found[0]
+    reason = f"lowest {metric} of {len(found)} kept checkpoints; ties go to the earlier epoch, then to the run's name"
+    lines = [f"{best.checkpoint}  ({reason})"]
+    width = max(len(one.run) for one in found[:most])
+    for rank, one in enumerate(found[:most], start=1):
+        lines.append(f"{rank:3}  {one.run:{width}}  epoch {one.epoch:4}  {metric} {one.value:.6g}")
+    return lines
+
+
 def _verified(run: Path) -> list[tuple[Path, dict[str, Any]]]:
     return [(path, checkpoint.read_meta(path)) for path in checkpoint.checkpoints(run) if checkpoint.fault(path) is None]

@@ -36,10 +36,10 @@ def map_over_actors(
                 result = ray.get(finished)
             except RayTaskError as error:
                 raise error.cause from None
-            except RayActorError:
+            except RayActorError as error:
                 lost[index] += 1
                 if lost[index] >= RETRIES:
-                    raise RuntimeError(f"item {index} lost {RETRIES} actors in a row; the last lines of Ray's logs say why") from None
+                    raise RuntimeError(f"item {index} lost {RETRIES} actors in a row: {error}") from None
                 say("an actor died; its item is done again on a new one")
                 waiting.append(index)
                 idle.append(start())

@@ -1,0 +1,151 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from packs import write_small_pack
+from ranks import run_ranks
+
+from nrh_dist import config
+from nrh_dist.engine import checkpoint, fit, select
+from nrh_dist.engine.dist import Place
+from nrh_dist.engine.run import run, split_rows
+from nrh_dist.errors import UserError
+
+COMMON = ("preset=tiny", "model.width=0.1", "data.val_fraction=0.3", "train.batch_size=4", "train.epochs=4")
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    return write_small_pack(tmp_path_factory.mktemp("fit"), train=24)
+
+
+def configured(folder, name, *words):
+    return config.load(None, [*COMMON, f"run.root={folder}", f"run.name={name}", *words])
+
+
+def train(one, pack, place=None, said=None):
+    rows = []
+    folder = config.run_dir(one)
+    folder.mkdir(parents=True, exist_ok=True)
+    run(one, pack.root, place or Place(), rows.append, (said if said is not None else []).append)
+    return folder, rows
+
+
+def weights_of(folder):
+    return checkpoint.read_weights(checkpoint.newest(folder).path)
+
+
+def train_rank(place, folder, pack_root, words, dtype):
+    """One rank of a training whose arithmetic is of ``dtype``."""
+    from nrh_dist.data import feed
+    from nrh_dist.data.pack import open_pack
+    from nrh_dist.engine import run as engine_run
+
+    new_model = engine_run.new_model
+    engine_run.new_model = lambda *given: new_model(*given).to(dtype)
+    fit.gather = lambda *given: feed.Batch(*(x.to(dtype) if torch.is_tensor(x) else x for x in feed.gather(*given)))
+    try:
+        return train(configured(folder, f"world{place.world}", *words), open_pack(pack_root), place)[1]
+    finally:
+        engine_run.new_model, fit.gather = new_model, feed.gather
+
+
+GATED = ("model.name=gated", "loss.gate=1", "loss.harm=1", "model.fusion_width=8", "data.clean_fraction=0.3")
+FUSED = ("model.name=ptc_att_dih", "model.fusion_width=8")
+
+
+@pytest.mark.parametrize(("model", "dtype", "tolerance"), [(FUSED, torch.float32, 1e-4), (GATED, torch.float64, 1e-9)])
+def test_two_workers_give_the_losses_of_one(tmp_path, pack, model, dtype, tolerance):
+    """First 10 steps, the last batch of each epoch ragged, dropout off: equal to rounding, which Adam amplifies."""
+    words = (*model, "model.freeze=none", "model.dropout=false", "train.batch_size=5")
+    torch.set_num_threads(1)
+    alone = train_rank(Place(), tmp_path, pack.root, words, dtype)
+    together = run_ranks(train_rank, 2, tmp_path / "ranks", tmp_path, pack.root, words, dtype)[0]
+    assert alone[-1]["step"] >= 10
+    for one, two in zip(alone, together, strict=True):
+        for key in ("train/loss", "val/loss", "val/mse"):
+            assert two[key] == pytest.approx(one[key], rel=tolerance), key
+    assert together[0]["world_size"] == 2
+
+
+def test_resume_is_bit_identical_and_drops_later_rows(tmp_path, pack):
+    words = ("model.name=ptc_dih", "model.freeze=none", "train.checkpoint_steps=2", "train.keep_checkpoints=50")
+    whole, rows = train(configured(tmp_path, "whole", *words), pack)
+    cut, _ = train(configured(tmp_path, "cut", *words), pack)
+    inside = next(path for path in checkpoint.checkpoints(cut) if path.name.startswith("epoch-0002-step-") and _is_inside(path))
+    for path in checkpoint.checkpoints(cut):  # as after a kill in the third epoch
+        if int(path.name.split("-")[-1]) > int(inside.name.split("-")[-1]):
+            for file in path.iterdir():
+                file.write_bytes(b"")
+    said = []
+    _, again = train(configured(tmp_path, "cut", *words), pack, said=said)
+    assert any(line.startswith("skipped the checkpoint") for line in said)
+    assert f"continuing from {inside.name}" in said
+    assert [row["epoch"] for row in again] == [3, 4]
+    for key, value in weights_of(whole).items():
+        assert torch.equal(value, weights_of(cut)[key]), key
+    lines = [json.loads(line) for line in (cut / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    for one, two in zip(rows, lines, strict=True):
+        assert one["train/loss"] == two["train/loss"] and one["val/mse"] == two["val/mse"]
+
+
+def _is_inside(path):
+    return checkpoint.read_state(path)["state"]["epoch_step"] > 0
+
+
+def test_best_is_the_lowest_validation_loss_and_is_kept(tmp_path, pack):
+    folder, rows = train(configured(tmp_path, "r", "model.name=dih_nm", "train.keep_checkpoints=1", "optim.lr=0.03"), pack)
+    best = select.read_best(folder)
+    lowest = min(rows, key=lambda row: row["val/loss"])
+    assert best["value"] == lowest["val/loss"]
+    assert checkpoint.read_meta(best["checkpoint"])["epoch"] == lowest["epoch"]
+    assert checkpoint.fault(best["checkpoint"]) is None
+    assert len(checkpoint.checkpoints(folder)) <= 2
+
+
+def test_rows_hold_what_others_rely_on(tmp_path, pack):
+    _, rows = train(configured(tmp_path, "r", "model.name=dih_nm", "train.epochs=1"), pack)
+    wanted = {"epoch", "step", "train/loss", "val/mse", "val/psnr", "lr", "images_per_s", "world_size", "time_s"}
+    assert wanted <= set(rows[0])
+    assert all(type(value) in (int, float) for value in rows[0].values())
+
+
+def test_loss_that_stops_being_finite_ends_the_run_without_a_checkpoint(tmp_path, pack):
+    with pytest.raises(UserError, match=r"train/loss is (nan|inf).*lower optim.lr"):
+        train(configured(tmp_path, "r", "model.name=dih_nm", "optim.lr=1e30"), pack)
+    assert not list((tmp_path / "r" / "checkpoints").glob("epoch*"))
+
+
+def test_a_model_without_a_learning_part_is_saved_as_it_is(tmp_path, pack):
+    said = []
+    folder, rows = train(configured(tmp_path, "r", "model.name=two_stage"), pack, said=said)
+    assert [row["epoch"] for row in rows] == [4] and "train/loss" not in rows[0]
+    assert any("nothing in this model learns" in line for line in said)
+    assert select.read_best(folder)
+
+
+def test_other_data_under_the_same_name_is_refused(tmp_path, pack):
+    train(configured(tmp_path, "r", "model.name=dih_nm", "train.epochs=1"), pack)
+    other = write_small_pack(tmp_path / "other", train=22)
+    with pytest.raises(UserError, match="other data"):
+        train(configured(tmp_path, "r", "model.name=dih_nm", "train.epochs=2"), other)
+
+
+def test_split_by_group_and_its_limits(tmp_path, pack):
+    train_rows, val_rows = split_rows(pack, configured(tmp_path, "r"))
+    groups = [{pack.groups[row] for row in rows} for rows in (train_rows, val_rows)]
+    assert not groups[0] & groups[1]
+    assert sorted(np.concatenate([train_rows, val_rows])) == pack.rows("train").tolist()
+    with pytest.raises(UserError, match="both must be above 0"):
+        split_rows(pack, configured(tmp_path, "r", "data.val_fraction=0"))
+
+
+def test_step_seeds_differ_by_step_and_rank():
+    drawn = set()
+    for step in range(3):
+        for rank in range(3):
+            fit.seed_step(0, step, rank)
+            drawn.add(torch.rand(()).item())
+    assert len(drawn) == 9

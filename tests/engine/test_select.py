@@ -1,0 +1,63 @@
+import pytest
+
+from nrh_dist.engine import checkpoint, select, track
+from nrh_dist.errors import UserError
+
+
+def make_run(root, name, values):
+    for epoch, value in enumerate(values, start=1):
+        weights = {}
+        checkpoint.save(root / name / "checkpoints", weights, {}, {"epoch": epoch, "step": epoch * 10})
+        track.append_row(root / name, {"epoch": epoch, "step": epoch * 10, "val/mse": value, "val/loss": value / 100})
+    return root / name
+
+
+def test_best_over_runs_and_sweeps(tmp_path):
+    make_run(tmp_path / "sweep" / "trials", "t0000", [5.0, 3.0])
+    make_run(tmp_path, "alone", [9.0, 2.0, 4.0])
+    found = select.candidates([tmp_path], "val/mse")
+    assert [(one.run, one.epoch) for one in found[:2]] == [("alone", 2), ("t0000", 2)]
+
+
+def test_ties_go_to_the_earlier_epoch_then_the_name(tmp_path):
+    make_run(tmp_path, "b", [7.0, 2.0])
+    make_run(tmp_path, "c", [2.0, 7.0])
+    make_run(tmp_path, "a", [2.0, 7.0])
+    assert [(one.run, one.epoch) for one in select.candidates([tmp_path], "val/mse")[:3]] == [("a", 1), ("c", 1), ("b", 2)]
+
+
+def test_damaged_checkpoints_are_no_candidates(tmp_path):
+    run = make_run(tmp_path, "r", [5.0, 1.0])
+    (run / "checkpoints" / "epoch-0002-step-000020" / checkpoint.META).write_text("{}")
+    assert [one.epoch for one in select.candidates([run], "val/mse")] == [1]
+
+
+def test_unknown_metric_names_those_there(tmp_path):
+    make_run(tmp_path, "r", [5.0])
+    with pytest.raises(UserError, match=r"no checkpoint with val/psnr .*val/loss, val/mse"):
+        select.candidates([tmp_path], "val/psnr")
+    with pytest.raises(UserError, match="no folder"):
+        select.candidates([tmp_path / "none"], "val/mse")
+
+
+def test_resolve_run_checkpoint_and_mistakes(tmp_path):
+    run = make_run(tmp_path, "r", [5.0, 1.0])
+    inner = run / "checkpoints" / "epoch-0002-step-000020"
+    assert select.resolve(inner) == inner
+    with pytest.raises(UserError, match="no best.json"):
+        select.resolve(run)
+    select.write_best(run, inner, "val/mse", 1.0)
+    assert select.resolve(str(run)) == inner
+    assert select.run_of(inner) == "r"
+    with pytest.raises(UserError, match="no checkpoint, run or sweep folder"):
+        select.resolve(tmp_path / "none")
+    (run / "best.json").write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        select.resolve(run)
+
+
+def test_describe_names_the_best_and_the_reason(tmp_path):
+    make_run(tmp_path, "r", [5.0, 1.0])
+    lines = select.describe(select.candidates([tmp_path], "val/mse"), "val/mse")
+    assert "epoch-0002-step-000020" in lines[0] and "lowest val/mse" in lines[0]
+    assert len(lines) == 3

@@ -1,0 +1,68 @@
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from nrh_dist.launch.pool import map_over_actors
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+class Worker:
+    """Squares numbers; leaves its process id, dies of 13 and fails on negative numbers."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        (self.folder / f"pid-{os.getpid()}").touch()
+
+    def work(self, item: int) -> int:
+        if item == 13:
+            os._exit(1)
+        if item < 0:
+            raise ValueError("negative")
+        time.sleep(0.05)
+        return item * item
+
+
+def run(tmp_path, items, actors, said):
+    import ray
+
+    actor = ray.remote(num_cpus=1)(Worker)
+    results = []
+    map_over_actors(lambda: actor.remote(str(tmp_path)), items, actors, lambda *result: results.append(result), said.append)
+    return results
+
+
+def test_every_item_once_on_any_number_of_actors(tmp_path):
+    for actors in (1, 2):
+        assert sorted(run(tmp_path, list(range(10)), actors, [])) == [(i, i * i) for i in range(10)]
+    assert run(tmp_path, [], 2, []) == []
+
+
+def test_a_killed_actor_costs_nothing_but_time(tmp_path):
+    def kill() -> None:
+        while not (pids := list(tmp_path.glob("pid-*"))):
+            time.sleep(0.02)
+        time.sleep(0.3)
+        os.kill(int(pids[0].name.split("-")[1]), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    said = []
+    results = run(tmp_path, list(range(100, 160)), 2, said)
+    killer.join()
+    assert sorted(results) == [(i, (100 + i) ** 2) for i in range(60)]
+    assert said == ["an actor died; its item is done again on a new one"]
+
+
+def test_an_item_that_kills_its_actors_ends_the_run(tmp_path):
+    with pytest.raises(RuntimeError, match="lost 3 actors"):
+        run(tmp_path, [1, 13], 1, [])
+
+
+def test_a_failing_item_raises_what_it_raised(tmp_path):
+    with pytest.raises(ValueError, match="negative"):
+        run(tmp_path, [1, -1], 1, [])

@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import pytest
+
+from nrh_dist.errors import UserError
+from nrh_dist.launch import space
+
+FOLDER = Path(__file__).parents[2] / "search_spaces"
+GOOD = """\
+metric: val/mse
+trials: 6
+scheduler: {asha: {max_epochs: 9, grace_epochs: 2, reduction_factor: 3}}
+base: {preset: tiny, model.name: gated}
+space:
+  model.fusion_width: {choice: [0, 32]}
+  model.freeze: {choice: [encoder, "encoder_until:10"]}
+  optim.lr: {loguniform: [0.0001, 0.01], when: {model.freeze: encoder}}
+"""
+
+
+def read(tmp_path, text=GOOD, words=()):
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    return space.read(path, list(words))
+
+
+def test_trials_are_a_function_of_file_and_seed(tmp_path):
+    one = read(tmp_path)
+    drawn = one.assignments(0)
+    assert drawn == read(tmp_path).assignments(0) != one.assignments(1)
+    assert len(drawn) == 6
+    more = read(tmp_path, GOOD.replace("trials: 6", "trials: 8")).assignments(0)
+    assert more[:6] == drawn
+    assert all(0.0001 <= one["optim.lr"] <= 0.01 for one in more)
+
+
+def test_a_trial_is_an_ordinary_configuration(tmp_path):
+    one = read(tmp_path, words=["seed=3"])
+    config = one.config({"model.fusion_width": 32, "model.freeze": "encoder", "optim.lr": 0.002})
+    assert (config.model.fusion_width, config.model.freeze, config.optim.lr) == (32, "encoder", 0.002)
+    assert (config.preset, config.seed, config.train.epochs, config.train.best_metric) == ("tiny", 3, 9, "val/mse")
+
+
+def test_a_condition_that_does_not_hold_leaves_the_default(tmp_path):
+    config = read(tmp_path).config({"model.fusion_width": 0, "model.freeze": "encoder_until:10", "optim.lr": 0.002})
+    assert config.optim.lr == 0.001
+
+
+def test_grid_is_every_combination(tmp_path):
+    text = GOOD.replace("trials: 6", "search: grid").replace("  optim.lr: {loguniform: [0.0001, 0.01], when: {model.freeze: encoder}}\n", "")
+    one = read(tmp_path, text)
+    assert one.trials == len({str(each) for each in one.assignments(0)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("model.fusion_width:", "model.fusionwidth:", r"line 6.*Did you mean"),
+        ("[0, 32]", "[0, -1]", r"line 6.*at least 0"),
+        ("encoder_until:10", "encoder_until:99", r"line 7.*encoder_until:N"),
+        ("[0.0001, 0.01]", "[0.01, 0.0001]", r"line 8.*\[low, high\]"),
+        ("[0.0001, 0.01]", "[0, 0.01]", r"line 8.*above 0"),
+        ("loguniform", "lognormal", r"line 8.*choice, uniform, loguniform"),
+        ("trials: 6", "trials: 0", r"line 2.*at least 1"),
+        ("trials: 6", "trails: 6", r"line 2.*unknown key 'trails'"),
+        ("val/mse", "val/psnr", r"line 1.*val/mse, val/loss"),
+        ("metric: val/mse", "metric: val/mse\nmode: max", r"line 2.*mode must be min"),
+        ("metric: val/mse", "metric: val/mse\nsearch: bayes", r"line 2.*random, grid, optuna"),
+        ("metric: val/mse", "metric: val/mse\nsearch: grid", r"needs a choice for optim.lr"),
+        ("asha", "hyperband", r"line 3.*must be asha"),
+        ("max_epochs: 9, grace_epochs: 2", "max_epochs: 1, grace_epochs: 2", r"line 3.*must not exceed"),
+        ("gated", "ptc_dih", r"line 6.*exists for ptc_att_dih and gated only"),
+        ("metric: val/mse", "metric: [", r"is not YAML"),
+    ],
+)
+def test_mistakes_name_file_line_and_rule(tmp_path, old, new, expected):
+    assert old in GOOD
+    with pytest.raises(UserError, match=expected) as caught:
+        read(tmp_path, GOOD.replace(old, new, 1))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match="no readable search-space file"):
+        space.read(tmp_path / "none.yaml", [])
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_spaces_that_come_along(path):
+    one = space.read(path, ["data.root=x"])
+    assert one.trials >= 4
+    searched = set(one.keys)
+    everything = {"model.fusion_width", "model.freeze", "optim.lr"}
+    assert searched == (everything if path.stem != "ptc_dih" else everything - {"model.fusion_width"})

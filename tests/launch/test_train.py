@@ -1,0 +1,93 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from packs import write_small_pack
+
+from nrh_dist import config
+from nrh_dist.engine import checkpoint, select
+from nrh_dist.errors import UserError
+from nrh_dist.launch.train import train
+
+COMMON = ("preset=tiny", "model.name=dih_nm", "model.width=0.1", "data.val_fraction=0.3", "train.batch_size=4")
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    return write_small_pack(tmp_path_factory.mktemp("train"), train=24)
+
+
+def configured(folder, pack, *words):
+    return config.load(None, [*COMMON, f"data.pack={pack.root}", f"run.root={folder}", "run.name=r", *words])
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_ddp_workers_on_ray_train(ray_session, tmp_path, pack):
+    said = []
+    folder = train(configured(tmp_path, pack, "train.epochs=2", "scale.workers=2"), said.append)
+    rows = rows_of(folder)
+    assert [row["epoch"] for row in rows] == [1, 2] and rows[0]["world_size"] == 2
+    assert any("epoch 2 of 2" in line and "images/s" in line for line in said)
+    assert select.read_best(folder)["metric"] == "val/loss"
+    assert checkpoint.fault(select.resolve(folder)) is None
+    again = []
+    train(configured(tmp_path, pack, "train.epochs=2", "scale.workers=1"), again.append)
+    assert "is finished" in again[-1] and rows_of(folder) == rows
+
+
+def test_more_workers_than_cpus_and_workers_mistakes(ray_session, tmp_path, pack):
+    with pytest.raises(UserError, match=r"64 workers need 64 CPUs and this Ray has"):
+        train(configured(tmp_path, pack, "scale.workers=64"), print)
+    with pytest.raises(UserError, match="lower optim.lr"):
+        train(configured(tmp_path, pack, "optim.lr=1e30", "run.name=diverges"), print)
+
+
+def test_a_killed_worker_is_replaced_and_the_run_goes_on(ray_session, tmp_path, pack):
+    """SIGKILL of the training process after its first checkpoint: the run still ends with every epoch."""
+    import threading
+
+    one = configured(tmp_path, pack, "train.epochs=60", "run.name=killed", "data.val_fraction=0.5")
+    folder = config.run_dir(one)
+
+    def kill() -> None:
+        while not checkpoint.checkpoints(folder):
+            time.sleep(0.05)
+        for pid in _processes("RayTrainWorker"):
+            os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    said = []
+    train(one, said.append)
+    killer.join()
+    assert any(line.startswith("continuing from epoch-") for line in said)
+    assert [row["epoch"] for row in rows_of(folder)] == list(range(1, 61))
+
+
+@pytest.mark.slow
+def test_a_killed_driver_continues_from_its_last_checkpoint(tmp_path, pack):
+    """As a user does it: nrh train, kill -9, nrh train again."""
+    words = [*COMMON, f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=r", "train.epochs=100"]
+    command = [sys.executable, "-m", "nrh_dist", "train", *words]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as first:
+        while not len(checkpoint.checkpoints(tmp_path / "r")) >= 2:
+            time.sleep(0.05)
+        first.kill()
+    reached = checkpoint.read_meta(checkpoint.newest(tmp_path / "r").path)["epoch"]
+    second = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"continuing from epoch-{reached:04d}" in second.stdout
+    assert [row["epoch"] for row in rows_of(tmp_path / "r")] == list(range(1, 101))
+
+
+def _processes(word: str) -> list[int]:
+    """The processes of this machine whose command line holds ``word``."""
+    import psutil
+
+    return [process.pid for process in psutil.process_iter() if any(word in part for part in process.cmdline())]

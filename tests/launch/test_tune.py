@@ -1,0 +1,101 @@
+import csv
+import json
+
+import pytest
+from packs import write_small_pack
+
+from nrh_dist.engine import checkpoint, select
+from nrh_dist.errors import UserError
+from nrh_dist.launch.tune import describe, tune
+
+SPACE = """\
+metric: val/mse
+trials: 4
+scheduler: {asha: {max_epochs: 3, grace_epochs: 1, reduction_factor: 2}}
+base: {preset: tiny, model.name: ptc_att_dih, model.width: 0.1, data.val_fraction: 0.3}
+space:
+  model.fusion_width: {choice: [4, 8]}
+  model.freeze: {choice: [encoder, none]}
+  optim.lr: {loguniform: [0.0001, 0.01]}
+"""
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    return write_small_pack(tmp_path_factory.mktemp("tune"), train=16)
+
+
+def space_file(folder, text=SPACE):
+    path = folder / "space.yaml"
+    path.write_text(text)
+    return path
+
+
+def table(folder):
+    with (folder / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_random_search_with_asha(ray_session, tmp_path, pack):
+    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep"]
+    said = []
+    folder = tune(space_file(tmp_path), words, False, said.append)
+    rows = table(folder)
+    assert [row["trial"] for row in rows] == ["t0000", "t0001", "t0002", "t0003"]
+    assert set(rows[0]) == {
+        *("trial", "model.fusion_width", "model.freeze", "optim.lr", "val/mse", "epochs", "status", "reason", "folder")
+    }
+    assert {row["status"] for row in rows} <= {"finished", "stopped early"}
+    assert any(row["status"] == "finished" for row in rows)
+    best = select.read_best(folder)
+    assert best["value"] == pytest.approx(min(float(row["val/mse"]) for row in rows))
+    assert checkpoint.fault(select.resolve(folder)) is None
+    assert checkpoint.read_meta(select.resolve(folder))["model"]["name"] == "ptc_att_dih"
+    again = []
+    tune(space_file(tmp_path), words, False, again.append)
+    assert "is finished" in again[-1]
+    with pytest.raises(UserError, match="another sweep"):
+        tune(space_file(tmp_path, SPACE.replace("trials: 4", "trials: 5")), words, False, print)
+
+    # As after a kill: resumed trials replay what they reached, and the result is the same.
+    (folder / "best.json").unlink()
+    with pytest.raises(UserError, match="--resume"):
+        tune(space_file(tmp_path), words, False, print)
+    tune(space_file(tmp_path), words, True, print)
+    assert [row["optim.lr"] for row in table(folder)] == [row["optim.lr"] for row in rows]
+    assert select.read_best(folder)["value"] <= best["value"]
+
+
+def test_optuna_and_a_trial_that_fails(ray_session, tmp_path, pack):
+    """A learning rate that diverges is recorded with its reason and does not stop the sweep."""
+    text = SPACE.replace("trials: 4", "trials: 3\nsearch: optuna").replace("loguniform: [0.0001, 0.01]", "choice: [0.001, 1.0e+30]")
+    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep", "seed=1"]
+    rows = table(tune(space_file(tmp_path, text), words, False, print))
+    assert len(rows) == 3
+    for row in rows:
+        diverging = float(row["optim.lr"]) > 1
+        assert (row["status"] == "failed") == diverging
+        assert ("lower optim.lr" in row["reason"]) == diverging
+
+
+@pytest.mark.slow
+def test_a_torch_trainer_per_trial(ray_session, tmp_path, pack):
+    """scale.workers above 1: each trial is a DDP run of its own; early-stopped ones leave nothing that blocks."""
+    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep", "scale.workers=2"]
+    rows = table(tune(space_file(tmp_path), words, False, print))
+    assert len(rows) == 4
+    metrics = (tmp_path / "sweep" / "trials" / "t0000" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(metrics[0])["world_size"] == 2
+
+
+def test_dry_run_starts_nothing(tmp_path):
+    said = []
+    describe(space_file(tmp_path), [f"run.root={tmp_path}"], said.append)
+    text = "\n".join(said)
+    assert "4 trials" in text and "at most 12 epochs" in text and "model.freeze" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["space.yaml"]
+
+
+def test_resume_without_a_sweep(tmp_path, pack):
+    with pytest.raises(UserError, match="no sweep to resume"):
+        tune(space_file(tmp_path), [f"data.pack={pack.root}", f"run.root={tmp_path}"], True, print)

@@ -1,0 +1,98 @@
+import re
+
+import pytest
+
+from nrh_dist import config
+from nrh_dist.errors import UserError
+
+
+def message(*words: str) -> str:
+    with pytest.raises(UserError) as caught:
+        config.load(None, words)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_order_of_precedence(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("preset: tiny\ntrain: {epochs: 7, batch_size: 3}\n")
+    loaded = config.load(path, ["train.batch_size=5"])
+    assert (loaded.data.size, loaded.train.epochs, loaded.train.batch_size, loaded.optim.lr) == (64, 7, 5, 1e-3)
+
+
+def test_paper_preset_is_the_papers():
+    paper = config.load(None, ["preset=paper"])
+    assert (paper.data.size, paper.train.epochs, paper.train.batch_size, paper.model.width) == (256, 50, 32, 1.0)
+    assert (paper.optim.lr, paper.loss.name, paper.model.freeze) == (1e-3, "mse", "encoder")
+    assert config.load(None, ["model.name=ptc_att_dih"]).model.fusion_width == 512
+
+
+@pytest.mark.parametrize("name", ["dih_m", "dih_nm", "two_stage", "ptc_dih", "ptc_att_dih", "gated"])
+@pytest.mark.parametrize("preset", ["paper", "tiny"])
+def test_dump_loads_to_the_same(tmp_path, name, preset):
+    one = config.load(None, [f"preset={preset}", f"model.name={name}", "optim.lr=0.0003"])
+    path = tmp_path / "config.yaml"
+    path.write_text(config.dump(one))
+    assert config.load(path) == one
+    assert config.from_dict(config.to_dict(one)) == one
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("model.nmae=ptc_dih", "Did you mean: 'name'"),
+        ("modle.name=ptc_dih", "Did you mean: 'model'"),
+        ("model.name=ptc_dhi", "ptc_dih"),
+        ("preset=papr", "paper"),
+        ("optim.lr=fast", "optim.lr"),
+        ("optim.lr=0", "above 0"),
+        ("scale.workers=0", "at least 1"),
+        ("train.epochs=0", "at least 1"),
+        ("train.batch_size=0", "at least 1"),
+        ("data.size=100", "64, 128, 256"),
+        ("data.val_fraction=1", r"\[0, 1\)"),
+        ("model.width=0", "1.0 is the paper"),
+        ("model.freeze=half", "encoder_until:N"),
+        ("model.freeze=encoder_until:14", "1 to 13"),
+        ("model.fusion_width=8", "ptc_att_dih and gated only"),
+        ("loss.gate=1", "gated only"),
+        ("model.gate_threshold=1", "0, 1"),
+        ("model.name=ptc", "nrh pretrain"),
+        ("run.name=../x", "letters, digits"),
+        ("lr", "key=value"),
+        ("model=3", "model"),
+    ],
+)
+def test_mistakes_get_one_line(word, expected):
+    assert re.search(expected, message(word))
+
+
+def test_a_model_without_detector_takes_no_detector_settings():
+    assert "has none" in message("model.name=dih_nm", "model.freeze=none")
+    assert "has none" in message("model.name=dih_nm", "model.detector_weights=x")
+
+
+def test_missing_and_broken_files(tmp_path):
+    with pytest.raises(UserError, match="no configuration file"):
+        config.load(tmp_path / "none.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("model: {name: [")
+    with pytest.raises(UserError, match="not a readable YAML file"):
+        config.load(broken)
+    broken.write_text("- a\n")
+    with pytest.raises(UserError, match="must hold keys and values"):
+        config.load(broken)
+
+
+def test_run_name_depends_on_what_decides_the_result_only():
+    base = config.run_name(config.load(None, []))
+    assert base.startswith("ptc_dih-seed0-")
+    assert config.run_name(config.load(None, ["scale.workers=4", "track.wandb=disabled", "run.root=x"])) == base
+    assert config.run_name(config.load(None, ["optim.lr=0.01"])) != base
+    assert config.run_name(config.load(None, ["run.name=mine"])) == "mine"
+
+
+def test_differing_keys_name_key_and_values():
+    one, other = config.load(None, []), config.load(None, ["optim.lr=0.5", "scale.workers=3"])
+    assert config.differing_keys(one, other) == ["optim.lr: 0.001 -> 0.5"]
