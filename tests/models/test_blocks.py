@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from nrh_dist.models.blocks import FreezableSequential, Fusion, resize, scaled
+
+
+@pytest.mark.parametrize(
+    ("channels", "width", "expected"), [(64, 1.0, 64), (64, 0.25, 16), (64, 0.01, 4), (64, 0.33, 21)]
+)
+def test_channels_scale_with_the_width_but_not_below_four(channels, width, expected):
+    assert scaled(channels, {"width": width}) == expected
+
+
+def test_fusion_is_equation_3():
+    fusion = Fusion(ptc_values=5 * 2 * 2, dih_values=3 * 4 * 4, width=7).double()
+    a_ptc, a_dih = torch.rand(3, 5, 2, 2).double(), torch.rand(3, 3, 4, 4).double()
+    scores = a_ptc.reshape(3, -1) @ fusion.fc1.weight.T + fusion.fc1.bias
+    attention = scores.exp() / scores.exp().sum(dim=1, keepdim=True)
+    values = a_dih.reshape(3, -1) @ fusion.fc2.weight.T + fusion.fc2.bias
+    expected = (attention * values) @ fusion.fc3.weight.T + fusion.fc3.bias
+    torch.testing.assert_close(fusion(a_ptc, a_dih), expected[:, :, None, None])
+
+
+def test_making_smaller_is_antialiased_as_pillow_does_it():
+    pixels = np.random.default_rng(0).random((64, 64), dtype=np.float32)
+    expected = np.asarray(Image.fromarray(pixels).resize((56, 56), Image.Resampling.BILINEAR))
+    torch.testing.assert_close(
+        resize(torch.from_numpy(pixels)[None, None], 56)[0, 0], torch.from_numpy(expected.copy())
+    )
+
+
+def test_enlarging_interpolates_between_the_centres_of_pixels():
+    ramp = torch.arange(4.0).expand(1, 1, 4, 4)
+    torch.testing.assert_close(resize(ramp, 8)[0, 0, 0], torch.tensor([0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]))
+
+
+def test_a_frozen_module_stays_in_eval_mode_inside_one_that_trains():
+    frozen, free = FreezableSequential(nn.BatchNorm2d(3)), FreezableSequential(nn.BatchNorm2d(3))
+    frozen.freeze()
+    nn.Sequential(frozen, free).train()
+    assert not frozen.training
+    assert not frozen[0].training
+    assert free[0].training
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())

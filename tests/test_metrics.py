@@ -1,0 +1,127 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.metrics import mean_squared_error, peak_signal_noise_ratio
+from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetrics_psnr
+
+from nrh_dist import metrics
+
+
+@pytest.fixture
+def pair():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, 4, 3, 20, 24), generator=generator, dtype=torch.uint8)
+    return images[0], images[1]
+
+
+def to_image(levels):
+    """uint8 NCHW to float [-1, 1]."""
+    return levels.float() / 127.5 - 1
+
+
+def test_to_255_undoes_the_scaling_and_clamps_without_rounding():
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    back = metrics.to_255(to_image(levels))
+    assert back.dtype == torch.float64
+    torch.testing.assert_close(back, levels.double(), rtol=0, atol=2e-5)
+    assert metrics.to_255(torch.tensor([-1.5, 1.5])).tolist() == [0, 255]
+    assert metrics.to_255(torch.tensor([0.001], dtype=torch.float64)).item() == pytest.approx(127.6275)
+
+
+def test_mse_agrees_with_scikit_image(pair):
+    one, other = pair
+    errors = metrics.mse(to_image(one), to_image(other))
+    for error, image, real in zip(errors, one, other, strict=True):
+        assert error.item() == pytest.approx(mean_squared_error(image.numpy(), real.numpy()), rel=1e-6)
+
+
+def test_psnr_agrees_with_scikit_image_and_torchmetrics(pair):
+    one, other = pair
+    values = metrics.psnr_from_mse(metrics.mse(to_image(one), to_image(other)))
+    for value, image, real in zip(values, one, other, strict=True):
+        assert value.item() == pytest.approx(
+            peak_signal_noise_ratio(real.numpy(), image.numpy(), data_range=255), abs=1e-5
+        )
+        assert value.item() == pytest.approx(
+            torchmetrics_psnr(image.double(), real.double(), data_range=255.0).item(), abs=1e-5
+        )
+
+
+def test_fmse_is_the_mse_of_the_objects_pixels(pair):
+    one, other = pair
+    mask = torch.randint(0, 256, (4, 1, 20, 24), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    mask[0, 0, 0, :2] = torch.tensor([127, 128], dtype=torch.uint8)  # the last outside and the first inside
+    errors = metrics.fmse(to_image(one), to_image(other), mask.float() / 255)
+    for error, image, real, level in zip(errors, one.numpy(), other.numpy(), mask.numpy(), strict=True):
+        inside = np.broadcast_to(level >= 128, image.shape)
+        assert error.item() == pytest.approx(mean_squared_error(image[inside], real[inside]), rel=1e-6)
+
+
+def test_fmse_of_a_whole_mask_is_mse_and_of_an_empty_one_nan(pair):
+    one, other = map(to_image, pair)
+    whole = metrics.fmse(one, other, torch.ones(4, 1, 20, 24))
+    torch.testing.assert_close(whole, metrics.mse(one, other))
+    assert metrics.fmse(one, other, torch.zeros(4, 1, 20, 24)).isnan().all()
+
+
+def test_identical_images_have_no_error_and_the_capped_psnr(pair):
+    image = to_image(pair[0])
+    assert metrics.mse(image, image).tolist() == [0] * 4
+    assert metrics.psnr_from_mse(metrics.mse(image, image)).tolist() == [100.0] * 4
+    assert metrics.psnr_from_mse(torch.tensor([1e-30, 65025.0])).tolist() == [100.0, 0.0]
+
+
+def test_mse_is_symmetric_and_sees_only_the_clamped_output(pair):
+    one, other = map(to_image, pair)
+    assert torch.equal(metrics.mse(one, other), metrics.mse(other, one))
+    assert torch.equal(metrics.mse(one * 3, other), metrics.mse((one * 3).clamp(-1, 1), other))
+
+
+def test_an_images_values_do_not_depend_on_its_batch(pair):
+    one, other = map(to_image, pair)
+    mask = one[:, :1].abs()
+    for number in range(4):
+        row = slice(number, number + 1)
+        alone = metrics.mse(one[row], other[row]), metrics.fmse(one[row], other[row], mask[row])
+        together = metrics.mse(one, other)[row], metrics.fmse(one, other, mask)[row]
+        torch.testing.assert_close(together, alone, rtol=1e-12, atol=0)
+
+
+def test_an_empty_batch_gives_no_values():
+    nothing = torch.zeros(0, 3, 8, 8)
+    assert metrics.mse(nothing, nothing).shape == (0,)
+    assert metrics.fmse(nothing, nothing, torch.zeros(0, 1, 8, 8)).shape == (0,)
+
+
+def test_images_of_different_shapes_are_refused():
+    with pytest.raises(ValueError, match="same shape"):
+        metrics.mse(torch.zeros(1, 3, 8, 8), torch.zeros(3, 8, 8))
+
+
+def test_size_bins_are_closed_below_and_open_above():
+    assert [metrics.size_bin(tenth / 10) for tenth in range(11)] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9]
+    assert metrics.size_bin(0.0999) == 0
+    assert metrics.size_bin(6553 / 65536) == 0
+    assert metrics.size_bin(6554 / 65536) == 1
+    assert metrics.SIZE_BINS[0] == "0-10%"
+    assert metrics.SIZE_BINS[9] == "90-100%"
+    with pytest.raises(ValueError, match=r"area_fraction=1\.1"):
+        metrics.size_bin(1.1)
+
+
+@pytest.mark.parametrize(("number", "identity"), [(1, 2664.7), (2, 683.0), (3, 488.7)])
+def test_identity_error_of_real_triplets(number, identity):
+    if "NRH_TEST_DATA" not in os.environ:
+        pytest.skip("NRH_TEST_DATA is not set")
+    folder = Path(os.environ["NRH_TEST_DATA"]) / "triplets"
+
+    def read(kind):
+        return torch.from_numpy(np.array(Image.open(folder / f"{number}-{kind}.png").convert("RGB"))).permute(2, 0, 1)[
+            None
+        ]
+
+    assert metrics.mse(to_image(read("composite")), to_image(read("real"))).item() == pytest.approx(identity, abs=0.05)
