@@ -19,8 +19,12 @@ app = typer.Typer(
 data = typer.Typer(help="Make, check and pack data.", rich_markup_mode=None)
 app.add_typer(data, name="data")
 
-Words = Annotated[list[str] | None, typer.Argument(metavar="[key=value ...]", help="Dotted config keys, as in optim.lr=0.001")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of config keys; the key=value words beat it")]
+Words = Annotated[
+    list[str] | None, typer.Argument(metavar="[key=value ...]", help="Dotted config keys, as in optim.lr=0.001")
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="YAML file of config keys; the key=value words beat it")
+]
 
 
 def say(line: str) -> None:
@@ -76,14 +80,19 @@ def pack(
     write_pack(index(root), out, size, workers, say)
 
 
-@data.command("coco-exp", epilog="Example: nrh data coco-exp --images train2017 --annotations instances_train2017.json --out coco-exp")
+@data.command(
+    "coco-exp",
+    epilog="Example: nrh data coco-exp --images train2017 --annotations instances_train2017.json --out coco-exp",
+)
 def coco_exp(
     images: Annotated[Path, typer.Option(help="Folder of the COCO photos")],
     annotations: Annotated[Path, typer.Option(help="COCO instances JSON")],
     out: Annotated[Path, typer.Option(help="Data folder to write (iHarmony4 layout)")],
     count: Annotated[int, typer.Option(min=1, help="How many composites")] = 1000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    method: Annotated[Literal["meanstd", "hist"], typer.Option(help="Mean and deviation (Reinhard), or histogram")] = "meanstd",
+    method: Annotated[
+        Literal["meanstd", "hist"], typer.Option(help="Mean and deviation (Reinhard), or histogram")
+    ] = "meanstd",
     channels: Annotated[Literal["l", "lab"], typer.Option(help="Luminance only, or all of CIE Lab")] = "l",
     format: Annotated[Literal["jpeg", "png"], typer.Option(help="JPEG quality 95 4:4:4, or exact PNG")] = "jpeg",
     split: Annotated[Literal["train", "test"], typer.Option(help="Which list the composites go into")] = "test",
@@ -110,7 +119,9 @@ def pretrain(words: Words = None, config: ConfigFile = None) -> None:
     train(loaded, say)
 
 
-@app.command("train", epilog="Example: nrh train preset=tiny model.name=ptc_dih data.root=sample/iharmony4 scale.workers=2")
+@app.command(
+    "train", epilog="Example: nrh train preset=tiny model.name=ptc_dih data.root=sample/iharmony4 scale.workers=2"
+)
 def train_verb(words: Words = None, config: ConfigFile = None) -> None:
     """Train a harmoniser; the same command continues an interrupted run."""
     from nrh_dist.launch.train import train
@@ -134,9 +145,13 @@ def tune_verb(
         tune(space, words or [], resume, say)
 
 
-@app.command("evaluate", epilog="Example: nrh evaluate runs/my-run identity --data coco-exp --actors 2 --out evaluation")
+@app.command(
+    "evaluate", epilog="Example: nrh evaluate runs/my-run identity --data coco-exp --actors 2 --out evaluation"
+)
 def evaluate_verb(
-    checkpoints: Annotated[list[str], typer.Argument(metavar="CHECKPOINT...", help="Run, sweep or checkpoint folders, or identity")],
+    checkpoints: Annotated[
+        list[str], typer.Argument(metavar="CHECKPOINT...", help="Run, sweep or checkpoint folders, or identity")
+    ],
     data: Annotated[Path, typer.Option(help="Data folder or pack")],
     out: Annotated[Path, typer.Option(help="Folder for per_image.csv, summary.json and strips")],
     split: Annotated[Literal["train", "test"], typer.Option(help="Which list is scored")] = "test",

@@ -17,7 +17,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nrh_dist.errors import UserError
 
-SCHEMA = 1
 SIZES = (64, 128, 256)
 DETECTOR_MODELS = ("ptc", "two_stage", "ptc_dih", "ptc_att_dih", "gated")
 FUSION_MODELS = {"ptc_att_dih": 512, "gated": 0}
@@ -37,9 +36,9 @@ class Model:
     """Which network, and how wide.
 
     ``width`` multiplies every channel count (1.0 is the paper). ``fusion_width`` and ``freeze`` are filled in by model
-    when empty. ``vgg_weights`` is torchvision's VGG16 file for a new detector; empty means torch's own cache, and random
-    weights where it is not there. ``correction``, ``correction_grid`` and ``gate_threshold`` belong to ``gated``.
-    TensorFlow's defaults are ``initialisation=glorot batchnorm_eps=1e-3 batchnorm_momentum=0.01`` (torch's convention).
+    when left empty. ``vgg_weights`` is torchvision's VGG16 file for a new detector; empty means torch's cache, and
+    random weights where it is not there. ``correction``, ``correction_grid``, ``gate_threshold`` belong to ``gated``.
+    TensorFlow's defaults: ``initialisation=glorot batchnorm_eps=1e-3 batchnorm_momentum=0.01`` (torch's convention).
     """
 
     name: Literal["dih_m", "dih_nm", "ptc", "two_stage", "ptc_dih", "ptc_att_dih", "gated"] = "ptc_dih"
@@ -91,7 +90,7 @@ class Loss:
 
 @dataclass
 class Optim:
-    """Adam. TensorFlow's epsilon is 1e-7. ``schedule`` restarts a cosine every ``restart_epochs`` epochs, or nothing."""
+    """Adam. TensorFlow's epsilon is 1e-7. ``schedule``: constant, or a cosine restarted every ``restart_epochs``."""
 
     lr: float = 1e-3
     eps: float = 1e-8
@@ -101,7 +100,7 @@ class Optim:
 
 @dataclass
 class Train:
-    """``batch_size`` is global, over all workers. A checkpoint is written every epoch and every ``checkpoint_steps``."""
+    """``batch_size`` is global, over all workers. Checkpoints: every epoch and every ``checkpoint_steps`` steps."""
 
     epochs: int = 50
     batch_size: int = 32
@@ -130,7 +129,7 @@ class Scale:
 
 @dataclass
 class Config:
-    """The root of the schema. ``stage`` is harmonisation for ``nrh train`` and one of the others for ``nrh pretrain``."""
+    """The root of the schema. ``stage`` is harmonisation for ``nrh train``, one of the others for ``nrh pretrain``."""
 
     preset: Literal["paper", "tiny"] = "paper"
     stage: Literal["harmonisation", "equivariance", "thresholds"] = "harmonisation"
@@ -167,9 +166,10 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
     from_words = _parse_overrides(overrides)
     schema = OmegaConf.structured(Config)
     for given in (from_file, from_words):
-        for key, value in given.items():
-            section = isinstance(schema.get(key), DictConfig)
-            _require(not section or isinstance(value, DictConfig), str(key), value, f"holds keys, as in {key}.KEY=VALUE")
+        for name, value in given.items():
+            key = str(name)
+            fits = isinstance(value, DictConfig) or not isinstance(schema.get(key), DictConfig)
+            _require(fits, key, value, f"holds keys, as in {key}.KEY=VALUE")
     try:
         chosen = OmegaConf.merge(schema, from_file, from_words)
         preset = OmegaConf.create(PRESETS[chosen.preset])
@@ -247,7 +247,9 @@ def check(config: Config) -> None:
     _require(data.transform_stops > 0, "data.transform_stops", data.transform_stops, "must be above 0")
     _require(config.optim.lr > 0, "optim.lr", config.optim.lr, "must be above 0")
     _require(config.optim.eps > 0, "optim.eps", config.optim.eps, "must be above 0")
-    _require(config.optim.restart_epochs >= 1, "optim.restart_epochs", config.optim.restart_epochs, "must be at least 1")
+    _require(
+        config.optim.restart_epochs >= 1, "optim.restart_epochs", config.optim.restart_epochs, "must be at least 1"
+    )
     _require(train.epochs >= 1, "train.epochs", train.epochs, "must be at least 1")
     _require(train.batch_size >= 1, "train.batch_size", train.batch_size, "must be at least 1")
     _require(train.checkpoint_steps >= 1, "train.checkpoint_steps", train.checkpoint_steps, "must be at least 1")
@@ -282,7 +284,9 @@ def _check_model(config: Config) -> None:
     if model.name in DETECTOR_MODELS:
         _require(_is_freeze_policy(model.freeze), "model.freeze", model.freeze, f"must be {FREEZE_RULE}")
         if model.name == "two_stage":
-            _require(model.freeze == "all", "model.freeze", model.freeze, "must be all for two_stage: nothing in it learns")
+            _require(
+                model.freeze == "all", "model.freeze", model.freeze, "must be all for two_stage: nothing in it learns"
+            )
     else:
         has_no_detector = f"speaks of a detector, and {model.name} has none; leave it out"
         _require(model.freeze is None, "model.freeze", model.freeze, has_no_detector)
@@ -291,7 +295,9 @@ def _check_model(config: Config) -> None:
     _require(0 <= model.gate_threshold < 1, "model.gate_threshold", model.gate_threshold, "must be in [0, 1)")
     for key, value in (("gate", loss.gate), ("harm", loss.harm)):
         only_gated = value == 0 or model.name == "gated"
-        _require(value >= 0 and only_gated, f"loss.{key}", value, f"must be 0 for {model.name}: it exists for gated only")
+        _require(
+            value >= 0 and only_gated, f"loss.{key}", value, f"must be 0 for {model.name}: it exists for gated only"
+        )
     is_detector_stage = config.stage != "harmonisation"
     _require(
         is_detector_stage == (model.name == "ptc"),
@@ -302,7 +308,7 @@ def _check_model(config: Config) -> None:
 
 
 def _fill_in(config: Config) -> None:
-    """Fill the values that are empty and have a default of their model or stage, so that the resolved copy shows them."""
+    """Fill the values that are empty and have a default of their model or stage: the resolved copy shows them."""
     model = config.model
     if model.fusion_width is None:
         model.fusion_width = FUSION_MODELS.get(model.name)

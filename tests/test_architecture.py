@@ -23,7 +23,12 @@ FLOORS = {
 }
 # A floor reads result files only: of the house it knows what a mistake is, and nothing else.
 REPORT_KNOWS = {"errors", "report"}
-ONLY_IN = {"ray": {"launch"}, "wandb": {"engine"}, "typer": {"cli"}, "torch": {"models", "metrics", "color", "losses", "perceptual", "data", "engine", "launch", "workflows"}}
+ONLY_IN = {
+    "ray": {"launch"},
+    "wandb": {"engine"},
+    "typer": {"cli"},
+    "torch": {"models", "metrics", "color", "losses", "perceptual", "data", "engine", "launch", "workflows"},
+}
 
 
 def imports(source: str) -> set[str]:

@@ -13,7 +13,7 @@ from nrh_dist.engine import checkpoint, select
 from nrh_dist.engine.progress import Say
 from nrh_dist.errors import UserError
 from nrh_dist.models import weights
-from nrh_dist.models.ptc import Detector, Equivariance
+from nrh_dist.models.ptc import Detector, Encoder, Equivariance
 
 VGG16_FILE = "vgg16-397923af.pth"
 
@@ -25,15 +25,15 @@ def new_model(config: Config, say: Say) -> nn.Module:
     """
     torch.manual_seed(config.seed)
     options, given = asdict(config.model), config.model
-    module = models.build(options, config.data.size)
-    name = given.name
+    network = models.build(options, config.data.size)
+    name, module = given.name, network
     if config.stage == "equivariance":
-        assert isinstance(module, Detector)
-        module = Equivariance(module, options)
+        assert isinstance(network, Detector)
+        module = Equivariance(network, options)
     if given.detector_weights:
         weights.load_detector(module, _part(given.detector_weights, "ptc", "model.detector_weights", config))
-    elif name == "ptc":
-        _load_vgg(module, config, say)
+    elif isinstance(network, Detector):
+        _load_vgg(network.encoder, config, say)
     elif name in DETECTOR_MODELS:
         say(f"the detector of {name} starts from random weights: model.detector_weights names no pre-trained one")
     if given.harmoniser_weights:
@@ -56,7 +56,7 @@ def vgg_path() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / VGG16_FILE
 
 
-def _load_vgg(module: nn.Module, config: Config, say: Say) -> None:
+def _load_vgg(encoder: Encoder, config: Config, say: Say) -> None:
     given = config.model.vgg_weights
     path = Path(given) if given else vgg_path()
     if not given and not path.exists():
@@ -64,14 +64,16 @@ def _load_vgg(module: nn.Module, config: Config, say: Say) -> None:
         return
     if config.model.width != 1.0:
         if given:
-            raise UserError(f"model.vgg_weights={path}: VGG16 weights fit model.width=1.0 only, not {config.model.width}")
+            raise UserError(
+                f"model.vgg_weights={path}: VGG16 weights fit model.width=1.0 only, not {config.model.width}"
+            )
         say(f"the detector's encoder starts from random weights: VGG16's do not fit model.width={config.model.width}")
         return
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a missing, damaged or foreign file
         raise UserError(f"model.vgg_weights={path}: not a readable weights file ({type(error).__name__})") from None
-    weights.load_vgg16(getattr(module, "detector", module).encoder, state)
+    weights.load_vgg16(encoder, state)
     say(f"the detector's encoder starts from the VGG16 weights in {path}")
 
 

@@ -77,7 +77,7 @@ def fault(path: Path) -> str | None:
 
 def newest(run: Path) -> Newest:
     """The newest verified checkpoint of the run folder ``run``."""
-    skipped = []
+    skipped: list[tuple[Path, str]] = []
     for path in reversed(checkpoints(run)):
         reason = fault(path)
         if reason is None:

@@ -179,7 +179,9 @@ class Fit:
             select.write_best(self.folder, best, metric, state.best_value)
             values = ", ".join(f"{key} {row[key]:.4g}" for key in ("train/loss", "val/loss", "val/mse") if key in row)
             mark = " (best)" if best.name == checkpoint.checkpoint_name(state.epoch, state.step) else ""
-            self.say(f"epoch {state.epoch} of {self.config.train.epochs}: {values}, {row['images_per_s']:.1f} images/s{mark}")
+            self.say(
+                f"epoch {state.epoch} of {self.config.train.epochs}: {values}, {row['images_per_s']:.1f} images/s{mark}"
+            )
 
     def _save(self, metrics: dict[str, Any]) -> None:
         if not self.place.is_main:
@@ -230,11 +232,13 @@ class Fit:
         for key, value in row.items():
             if not math.isfinite(value):
                 where = f"epoch {self.state.epoch + 1}, step {self.state.step}"
-                raise UserError(f"{key} is {value} at {where} with optim.lr={self.config.optim.lr}: try a lower optim.lr")
+                raise UserError(
+                    f"{key} is {value} at {where} with optim.lr={self.config.optim.lr}: try a lower optim.lr"
+                )
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seed torch for one step, so that dropout is a function of (seed, step, rank) and a resume needs no saved state."""
+    """Seed torch for one step: dropout is a function of (seed, step, rank), and a resume needs no saved state."""
     torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]))
 
 

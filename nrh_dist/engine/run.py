@@ -1,7 +1,7 @@
 """One training run from its configuration, in this process or under torchrun, without Ray.
 
-    python -m nrh_dist.engine.run preset=tiny data.root=DATA model.name=dih_nm
-    torchrun --nproc-per-node 2 -m nrh_dist.engine.run preset=tiny data.root=DATA model.name=dih_nm
+python -m nrh_dist.engine.run preset=tiny data.root=DATA model.name=dih_nm
+torchrun --nproc-per-node 2 -m nrh_dist.engine.run preset=tiny data.root=DATA model.name=dih_nm
 """
 
 import sys
@@ -44,9 +44,13 @@ def find_pack(config: Config, say: Say) -> Path:
     elif config.data.root:
         pack = cached_pack(Path(config.data.root), config.data.size, say)
     else:
-        raise UserError("no data: give data.root=FOLDER (iHarmony4 layout) or data.pack=PACK; nrh data sample makes one")
+        raise UserError(
+            "no data: give data.root=FOLDER (iHarmony4 layout) or data.pack=PACK; nrh data sample makes one"
+        )
     if pack.size != config.data.size:
-        raise UserError(f"the pack {pack.root} is {pack.size} px and data.size={config.data.size}: give data.size={pack.size}")
+        raise UserError(
+            f"the pack {pack.root} is {pack.size} px and data.size={config.data.size}: give data.size={pack.size}"
+        )
     split_rows(pack, config)
     return pack.root
 
@@ -63,8 +67,8 @@ def split_rows(pack: Pack, config: Config) -> tuple[np.ndarray, np.ndarray]:
     train, val = rows[~held_out], rows[held_out]
     if not len(train) or not len(val):
         raise UserError(
-            f"data.val_fraction={config.data.val_fraction} leaves {len(train)} training and {len(val)} validation images "
-            f"of {len(rows)} in {pack.root}: both must be above 0"
+            f"data.val_fraction={config.data.val_fraction} leaves {len(train)} training and {len(val)} validation "
+            f"images of {len(rows)} in {pack.root}: both must be above 0; try another data.val_fraction"
         )
     return train, val
 

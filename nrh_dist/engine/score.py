@@ -53,7 +53,9 @@ def entries(words: Sequence[str]) -> list[Entry]:
         path = select.resolve(word)
         meta = checkpoint.read_meta(path)
         if meta["stage"] != "harmonisation":
-            raise UserError(f"{word} is a detector ({meta['stage']}): it harmonises nothing; give a harmoniser's checkpoint")
+            raise UserError(
+                f"{word} is a detector ({meta['stage']}): it harmonises nothing; give a harmoniser's checkpoint"
+            )
         found.append(Entry(_unique(select.run_of(path), found), meta["model"]["name"], path, meta["size"]))
     sizes = {entry.size: entry.run for entry in found if entry.size}
     if len(sizes) > 1:
@@ -102,7 +104,7 @@ class Scorer:
 
     @torch.no_grad()
     def render(self, row: int) -> dict[str, np.ndarray]:
-        """Pictures of one pack row as uint8 arrays: each entry's output by its run, its detector mask as ``run-mask``."""
+        """Pictures of one pack row, uint8: each entry's output by its run, its detector mask as ``run-mask``."""
         batch = gather(self.pack, np.array([row]), self.device)
         pictures = {}
         for entry, model in zip(self.entries, self.models, strict=True):
@@ -130,6 +132,7 @@ class Scorer:
                 "run": entry.run,
                 "name": pack.names[row],
                 "area_fraction": float(pack.area_fractions[row]),
+                "lpips": None,
                 **{name: _cell(column[position]) for name, column in numbers.items()},
             }
             for position, row in enumerate(rows)

@@ -97,4 +97,6 @@ def describe(found: list[Candidate], metric: str, most: int = 10) -> list[str]:
 
 
 def _verified(run: Path) -> list[tuple[Path, dict[str, Any]]]:
-    return [(path, checkpoint.read_meta(path)) for path in checkpoint.checkpoints(run) if checkpoint.fault(path) is None]
+    return [
+        (path, checkpoint.read_meta(path)) for path in checkpoint.checkpoints(run) if checkpoint.fault(path) is None
+    ]

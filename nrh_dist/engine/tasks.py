@@ -4,6 +4,7 @@ A task turns a batch into per-image losses (training) and per-image metrics (val
 of (seed, epoch, sample), never of the rank or of timing.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +21,9 @@ VALIDATION_EPOCH = -1
 class Task(Protocol):
     """The part of a training that knows what is learned."""
 
-    metrics: tuple[str, ...]
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the validation metrics, ``loss`` among them."""
 
     def losses(self, model: nn.Module, batch: Batch, epoch: int) -> Tensor:
         """One loss an image (N), to be averaged over the global batch."""
@@ -33,7 +36,11 @@ def task_of(config: Config) -> Task:
     """The task that the configuration's stage names."""
     from nrh_dist.engine.pretraining import Equivariance, Thresholds
 
-    stages = {"harmonisation": Harmonisation, "equivariance": Equivariance, "thresholds": Thresholds}
+    stages: dict[str, Callable[[Config], Task]] = {
+        "harmonisation": Harmonisation,
+        "equivariance": Equivariance,
+        "thresholds": Thresholds,
+    }
     return stages[config.stage](config)
 
 

@@ -28,7 +28,7 @@ RULE = "the images nearest to {count} evenly spaced ranks of the identity MSE, f
 PROTOCOL = {
     "mse": "0..255 scale, prediction clamped, not rounded; all pixels and channels; per image, then mean over images",
     "psnr": "peak 255, capped at 100 dB; per image, then mean over images",
-    "fmse": "squared error over pixels with mask >= 128, divided by 3 x their number; images with an empty mask left out",
+    "fmse": "squared error over pixels with mask >= 128, divided by 3 x their number; empty masks left out",
     "lpips": "package lpips, AlexNet, inputs in [-1, 1]",
     "worse": f"output MSE - input MSE > {summary.WORSE}",
     "worse1": f"output MSE - input MSE > {summary.WORSE1:g}",
@@ -77,7 +77,9 @@ def evaluate(words: Sequence[str], data: Path, split: str, actors: int, out: Pat
     return out
 
 
-def _score(pack: Pack, found: list[Entry], rows: np.ndarray, actors: int, lpips: bool, say: Say) -> list[dict[str, Any]]:
+def _score(
+    pack: Pack, found: list[Entry], rows: np.ndarray, actors: int, lpips: bool, say: Say
+) -> list[dict[str, Any]]:
     """One row an image and entry, ordered by entry, then by position in the pack."""
     chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     scored: dict[int, list[list[dict[str, Any]]]] = {}
@@ -151,7 +153,7 @@ class ScoringActor:
 
 @contextmanager
 def _staged(out: Path) -> Iterator[Path]:
-    """A temporary folder beside ``out`` that takes its name when all is written; refuses a folder that is no evaluation."""
+    """A temporary folder beside ``out`` that takes its name when all is written; refuses what is no evaluation."""
     if out.exists() and not (out / "summary.json").exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is no evaluation: choose another --out")
     partial = out.with_name(f".{out.name}.partial")

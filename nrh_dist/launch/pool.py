@@ -15,7 +15,7 @@ def map_over_actors(
     """Call ``actor.work(item)`` for every item, on ``actors`` actors made by ``start``, one item in flight on each.
 
     ``done(index, result)`` is called once for each item, in order of completion. When an actor dies, its item goes
-    back to the queue and a new actor takes its place; an item that loses ``RETRIES`` actors raises RuntimeError, as it is
+    back to the queue and a new actor takes its place; an item that loses ``RETRIES`` actors raises RuntimeError: it is
     the likely killer. An exception inside ``work`` is raised here as it was there.
     """
     import ray

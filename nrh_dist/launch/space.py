@@ -1,14 +1,14 @@
 """Search-space files: read, checked against the schema before anything starts, and drawn from.
 
-    metric: val/mse          # val/mse or val/loss of the validation photos; lower is better
-    mode: min
-    trials: 12               # for search: grid, every combination is tried and this line is left out
-    scheduler: {asha: {max_epochs: 9, grace_epochs: 1, reduction_factor: 3}}
-    search: random           # or grid, optuna
-    base: {model.name: gated}
-    space:
-      model.freeze: {choice: [encoder, none]}
-      optim.lr: {loguniform: [0.0001, 0.003], when: {model.freeze: encoder}}
+metric: val/mse          # val/mse or val/loss of the validation photos; lower is better
+mode: min
+trials: 12               # for search: grid, every combination is tried and this line is left out
+scheduler: {asha: {max_epochs: 9, grace_epochs: 1, reduction_factor: 3}}
+search: random           # or grid, optuna
+base: {model.name: gated}
+space:
+  model.freeze: {choice: [encoder, none]}
+  optim.lr: {loguniform: [0.0001, 0.003], when: {model.freeze: encoder}}
 """
 
 import itertools
@@ -37,7 +37,7 @@ Assignment = dict[str, Any]
 
 @dataclass(frozen=True)
 class Dimension:
-    """One searched key: ``choice`` of ``values``, or ``uniform`` / ``loguniform`` between two; only ``when`` that holds."""
+    """One searched key: ``choice`` of ``values``, or ``uniform`` / ``loguniform`` between two; only ``when`` holds."""
 
     key: str
     kind: str
@@ -142,15 +142,15 @@ class _Reader:
         self.require(bool(dimensions), "space", "space must name at least one key to search")
         if search == "grid":
             for one in dimensions:
-                self.require(one.kind == "choice", f"space/{one.key}", f"a grid needs a choice for {one.key}, not {one.kind}")
+                self.require(
+                    one.kind == "choice", f"space/{one.key}", f"a grid needs a choice for {one.key}, not {one.kind}"
+                )
             trials = math.prod(len(one.values) for one in dimensions)
         else:
             trials = content.get("trials")
             self.require(_is_count(trials), "trials", f"trials must be a number of at least 1, not {trials}")
         base = [f"{key}={json.dumps(value)}" for key, value in self.mapping(content, "base", optional=True).items()]
-        space = Space(
-            self.path.stem, metric, trials, search, self.asha(content), (*base, *words), dimensions
-        )
+        space = Space(self.path.stem, metric, trials, search, self.asha(content), (*base, *words), dimensions)
         self.check_values(space)
         return space
 
@@ -160,7 +160,11 @@ class _Reader:
         given = scheduler["asha"]
         known = {"max_epochs", "grace_epochs", "reduction_factor"}
         valid = isinstance(given, dict) and set(given) <= known and all(map(_is_count, given.values()))
-        self.require(valid and "max_epochs" in given, "scheduler", f"asha takes max_epochs and, if you like, {known - {'max_epochs'}}")
+        self.require(
+            valid and "max_epochs" in given,
+            "scheduler",
+            f"asha takes max_epochs and, if you like, {known - {'max_epochs'}}",
+        )
         asha = Asha(**given)
         self.require(asha.grace_epochs <= asha.max_epochs, "scheduler", "grace_epochs must not exceed max_epochs")
         self.require(asha.reduction_factor >= 2, "scheduler", "reduction_factor must be at least 2")
@@ -169,14 +173,20 @@ class _Reader:
     def dimension(self, key: str, given: Any) -> Dimension:
         where = f"space/{key}"
         kinds = [kind for kind in KINDS if isinstance(given, dict) and kind in given]
-        self.require(len(kinds) == 1 and set(given) <= {kinds[0], "when"}, where, f"{key} takes one of {', '.join(KINDS)}, and when")
+        self.require(
+            len(kinds) == 1 and set(given) <= {kinds[0], "when"},
+            where,
+            f"{key} takes one of {', '.join(KINDS)}, and when",
+        )
         kind, values, when = kinds[0], given[kinds[0]], given.get("when", {})
         self.require(isinstance(values, list) and bool(values), where, f"{key}: {kind} takes a list of values")
         self.require(isinstance(when, dict), where, f"{key}: when takes keys and values")
         if kind != "choice":
             numbers = len(values) == 2 and all(isinstance(value, int | float) for value in values)
             self.require(numbers and values[0] < values[1], where, f"{key}: {kind} takes [low, high], not {values}")
-            self.require(kind == "uniform" or values[0] > 0, where, f"{key}: loguniform starts above 0, not at {values[0]}")
+            self.require(
+                kind == "uniform" or values[0] > 0, where, f"{key}: loguniform starts above 0, not at {values[0]}"
+            )
         return Dimension(key, kind, tuple(values), tuple(when.items()))
 
     def check_values(self, space: Space) -> None:
@@ -192,7 +202,7 @@ class _Reader:
     def mapping(self, content: dict[str, Any], key: str, optional: bool = False) -> dict[str, Any]:
         value = content.get(key, {} if optional else None)
         self.require(isinstance(value, dict), key, f"'{key}' must hold keys and values")
-        return value
+        return dict(value or {})
 
     def require(self, holds: bool, where: str, message: str) -> None:
         if not holds:
@@ -206,7 +216,9 @@ class _Reader:
 def _lines(node: yaml.Node | None) -> dict[str, int]:
     """``{"space/optim.lr": 9}``: the line of each key of the first two levels."""
     lines: dict[str, int] = {}
-    for key, value in getattr(node, "value", None) or []:
+    if not isinstance(node, yaml.MappingNode):
+        return lines
+    for key, value in node.value:
         lines[key.value] = key.start_mark.line + 1
         if isinstance(value, yaml.MappingNode):
             lines.update({f"{key.value}/{inner.value}": inner.start_mark.line + 1 for inner, _ in value.value})
@@ -217,7 +229,7 @@ def _pairs(words: Sequence[str]) -> dict[str, Any]:
     flat = OmegaConf.to_container(OmegaConf.from_dotlist(list(words)))
     assert isinstance(flat, dict)
     return {
-        f"{section}.{key}": value
+        f"{section!s}.{key}": value
         for section, inner in flat.items()
         if isinstance(inner, dict)
         for key, value in inner.items()

@@ -62,7 +62,7 @@ def run_workers(config: Config, pack: Path, folder: Path, callbacks: list[Any], 
         ),
     )
     try:
-        result = trainer.fit()
+        result: Any = trainer.fit()
     except TrainingFailedError as error:
         raise UserError(f"{folder} stopped after {config.scale.max_failures} restarts: {_cause(error)}") from error
     if mistake := result.return_value["mistake"]:
@@ -83,8 +83,8 @@ def cpus_per_worker(config: Config, gpus: float) -> int:
     return max(1, int(session.resources().get("CPU", 1)) // config.scale.workers)
 
 
-def _worker(loop_config: dict[str, Any]) -> dict[str, str | None]:
-    """One Ray Train worker. A user's mistake is returned, not raised: Ray would retry it in vain."""
+def _worker(loop_config: dict[Any, Any]) -> Any:
+    """One Ray Train worker. Returns a user's mistake instead of raising it, which Ray would retry in vain."""
     import ray.train
     import ray.train.torch
 

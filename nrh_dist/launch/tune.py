@@ -64,7 +64,9 @@ def tune(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
         write_text(folder / TRIALS, _csv(rows))
         found = select.candidates([folder / "trials"], searched.metric)[0]
         select.write_best(folder, found.checkpoint, searched.metric, found.value)
-        say(f"best: {found.run}, {searched.metric} {found.value:.4g} at epoch {found.epoch}; table in {folder / TRIALS}")
+        say(
+            f"best: {found.run}, {searched.metric} {found.value:.4g} at epoch {found.epoch}; table in {folder / TRIALS}"
+        )
     return folder
 
 
@@ -97,7 +99,7 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, say: Say) -> 
         reduction_factor=searched.asha.reduction_factor,
     )
     need, concurrent = _trial_resources(first, say)
-    results = ray_tune.Tuner(
+    results: Any = ray_tune.Tuner(
         ray_tune.with_resources(ray_tune.with_parameters(_trial, searched=searched, pack=str(pack.absolute())), need),
         param_space=_parameters(searched, first.seed),
         tune_config=ray_tune.TuneConfig(
@@ -178,7 +180,8 @@ def _searcher(searched: Space, seed: int, folder: Path) -> Any:
         if one.kind == "choice":
             distributions[one.key] = CategoricalDistribution(one.values)
         else:
-            distributions[one.key] = FloatDistribution(*one.values, log=one.kind == "loguniform")
+            low, high = one.values
+            distributions[one.key] = FloatDistribution(low, high, log=one.kind == "loguniform")
     begun = [_assignment(searched, trial) for trial in _trial_folders(folder)]
     sampler = optuna.samplers.TPESampler(seed=seed)
     return OptunaSearch(
@@ -191,9 +194,13 @@ def _spoken(metric: str, say: Say) -> Any:
     from ray.tune import Callback
 
     class Spoken(Callback):
-        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+        ) -> None:
             name = _trial_name(trial.trial_id)
-            say(f"{name}: epoch {result['epoch']}, {metric} {result[metric]:.4g}, {result['images_per_s']:.1f} images/s")
+            say(
+                f"{name}: epoch {result['epoch']}, {metric} {result[metric]:.4g}, {result['images_per_s']:.1f} images/s"
+            )
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
             say(f"{_trial_name(trial.trial_id)} failed; the sweep goes on")
@@ -207,11 +214,15 @@ def _is_done(folder: Path, searched: Space, resume: bool) -> bool:
     text = json.dumps({"schema": 1, **_identity(searched)}, indent=1) + "\n"
     if written.exists():
         if written.read_text() != text:
-            raise UserError(f"{folder} holds another sweep: choose another run.name, or give the same space file and words")
+            raise UserError(
+                f"{folder} holds another sweep: choose another run.name, or give the same space file and words"
+            )
         if (folder / select.BEST).exists():
             return True
         if not resume:
-            raise UserError(f"{folder} holds an unfinished sweep: add --resume to continue it, or choose another run.name")
+            raise UserError(
+                f"{folder} holds an unfinished sweep: add --resume to continue it, or choose another run.name"
+            )
     elif resume:
         raise UserError(f"there is no sweep to resume in {folder}")
     write_text(written, text)

@@ -18,7 +18,7 @@ FREE_GB = 5.0
 
 
 class Finding(NamedTuple):
-    """One line of the doctor. ``level``: fine, a note (something is off by choice or missing but optional), a problem."""
+    """One line of the doctor; a note is about something that is missing but optional, or off by choice."""
 
     level: Literal["ok", "note", "problem"]
     text: str
@@ -58,7 +58,9 @@ def _torch() -> Iterator[Finding]:
 def _ray() -> Iterator[Finding]:
     version = importlib.metadata.version("ray")
     fits = version.startswith(RAY_SERIES)
-    yield Finding("ok" if fits else "problem", f"Ray {version}" + ("" if fits else f": {RAY_SERIES} is needed; run make setup"))
+    yield Finding(
+        "ok" if fits else "problem", f"Ray {version}" + ("" if fits else f": {RAY_SERIES} is needed; run make setup")
+    )
     address = os.environ.get("RAY_ADDRESS")
     if not address:
         yield Finding("ok", "RAY_ADDRESS is not set: each command starts a Ray of its own on this machine")
@@ -74,7 +76,9 @@ def _ray() -> Iterator[Finding]:
 def _token() -> Iterator[Finding]:
     mode = os.environ.get("RAY_AUTH_MODE", "token")
     if mode != "token":
-        yield Finding("note", f"RAY_AUTH_MODE={mode}: whoever reaches Ray's ports can run code; unset it outside of tests")
+        yield Finding(
+            "note", f"RAY_AUTH_MODE={mode}: whoever reaches Ray's ports can run code; unset it outside of tests"
+        )
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
     if not token.exists():
         yield Finding("ok", f"no Ray token at {token} yet: the first local start makes one")

@@ -81,10 +81,11 @@ def test_newest_by_step_also_within_an_epoch(tmp_path):
 
 def test_no_foreign_objects_are_unpickled(tmp_path):
     path = save(tmp_path, 1, 10)
+
     class Evil:
         def __reduce__(self):
             return (print, ("unpickled",))
 
     torch.save(Evil(), path / checkpoint.STATE)
-    with pytest.raises(Exception, match="weights_only|Weights only"):
+    with pytest.raises(Exception, match=r"weights_only|Weights only"):
         checkpoint.read_state(path)

@@ -9,7 +9,9 @@ SPLITS = {2: [[0, 1, 2, 3, 4], [5, 6]], 3: [[0, 1, 2, 3], [4, 5, 6], []]}
 
 def network() -> nn.Module:
     torch.manual_seed(1)
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ELU(), nn.Conv2d(4, 2, 3), nn.BatchNorm2d(2)).double()
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ELU(), nn.Conv2d(4, 2, 3), nn.BatchNorm2d(2)
+    ).double()
 
 
 def images() -> torch.Tensor:

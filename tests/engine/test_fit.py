@@ -73,7 +73,9 @@ def test_resume_is_bit_identical_and_drops_later_rows(tmp_path, pack):
     words = ("model.name=ptc_dih", "model.freeze=none", "train.checkpoint_steps=2", "train.keep_checkpoints=50")
     whole, rows = train(configured(tmp_path, "whole", *words), pack)
     cut, _ = train(configured(tmp_path, "cut", *words), pack)
-    inside = next(path for path in checkpoint.checkpoints(cut) if path.name.startswith("epoch-0002-step-") and _is_inside(path))
+    inside = next(
+        path for path in checkpoint.checkpoints(cut) if path.name.startswith("epoch-0002-step-") and _is_inside(path)
+    )
     for path in checkpoint.checkpoints(cut):  # as after a kill in the third epoch
         if int(path.name.split("-")[-1]) > int(inside.name.split("-")[-1]):
             for file in path.iterdir():
@@ -96,7 +98,9 @@ def _is_inside(path):
 
 
 def test_best_is_the_lowest_validation_loss_and_is_kept(tmp_path, pack):
-    folder, rows = train(configured(tmp_path, "r", "model.name=dih_nm", "train.keep_checkpoints=1", "optim.lr=0.03"), pack)
+    folder, rows = train(
+        configured(tmp_path, "r", "model.name=dih_nm", "train.keep_checkpoints=1", "optim.lr=0.03"), pack
+    )
     best = select.read_best(folder)
     lowest = min(rows, key=lambda row: row["val/loss"])
     assert best["value"] == lowest["val/loss"]

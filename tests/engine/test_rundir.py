@@ -23,7 +23,10 @@ def test_another_configuration_is_refused_naming_the_keys(tmp_path):
     with rundir.claimed(configured(tmp_path)) as folder:
         pass
     before = (folder / "config.yaml").read_text()
-    with pytest.raises(UserError, match=r"optim.lr: 0.001 -> 0.5.*run.name"), rundir.claimed(configured(tmp_path, "optim.lr=0.5")):
+    with (
+        pytest.raises(UserError, match=r"optim.lr: 0.001 -> 0.5.*run.name"),
+        rundir.claimed(configured(tmp_path, "optim.lr=0.5")),
+    ):
         pass
     assert (folder / "config.yaml").read_text() == before
     with rundir.claimed(configured(tmp_path, "scale.workers=2")):

@@ -23,7 +23,11 @@ def test_ties_go_to_the_earlier_epoch_then_the_name(tmp_path):
     make_run(tmp_path, "b", [7.0, 2.0])
     make_run(tmp_path, "c", [2.0, 7.0])
     make_run(tmp_path, "a", [2.0, 7.0])
-    assert [(one.run, one.epoch) for one in select.candidates([tmp_path], "val/mse")[:3]] == [("a", 1), ("c", 1), ("b", 2)]
+    assert [(one.run, one.epoch) for one in select.candidates([tmp_path], "val/mse")[:3]] == [
+        ("a", 1),
+        ("c", 1),
+        ("b", 2),
+    ]
 
 
 def test_damaged_checkpoints_are_no_candidates(tmp_path):
@@ -44,7 +48,7 @@ def test_resolve_run_checkpoint_and_mistakes(tmp_path):
     run = make_run(tmp_path, "r", [5.0, 1.0])
     inner = run / "checkpoints" / "epoch-0002-step-000020"
     assert select.resolve(inner) == inner
-    with pytest.raises(UserError, match="no best.json"):
+    with pytest.raises(UserError, match=r"no best\.json"):
         select.resolve(run)
     select.write_best(run, inner, "val/mse", 1.0)
     assert select.resolve(str(run)) == inner

@@ -54,10 +54,15 @@ for epoch in (1, 2):
     tracker.log({{"epoch": epoch, "val/mse": 10.0 / epoch}})
 tracker.finish()
 """
-    subprocess.run([sys.executable, "-c", code], check=True, env={**_environment(), "WANDB_MODE": "offline"}, timeout=120)
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**_environment(), "WANDB_MODE": "offline"}, timeout=120
+    )
     (run,) = (tmp_path / "wandb").glob("offline-run-*")
     shown = subprocess.run(
-        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert "my-sweep" in shown and "model.name" in shown
     assert shown.count("val/mse") >= 2

@@ -32,7 +32,9 @@ def run(tmp_path, items, actors, said):
 
     actor = ray.remote(num_cpus=1)(Worker)
     results = []
-    map_over_actors(lambda: actor.remote(str(tmp_path)), items, actors, lambda *result: results.append(result), said.append)
+    map_over_actors(
+        lambda: actor.remote(str(tmp_path)), items, actors, lambda *result: results.append(result), said.append
+    )
     return results
 
 

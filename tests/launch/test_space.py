@@ -47,7 +47,9 @@ def test_a_condition_that_does_not_hold_leaves_the_default(tmp_path):
 
 
 def test_grid_is_every_combination(tmp_path):
-    text = GOOD.replace("trials: 6", "search: grid").replace("  optim.lr: {loguniform: [0.0001, 0.01], when: {model.freeze: encoder}}\n", "")
+    text = GOOD.replace("trials: 6", "search: grid").replace(
+        "  optim.lr: {loguniform: [0.0001, 0.01], when: {model.freeze: encoder}}\n", ""
+    )
     one = read(tmp_path, text)
     assert one.trials == len({str(each) for each in one.assignments(0)}) == 4
 

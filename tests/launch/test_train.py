@@ -45,7 +45,7 @@ def test_two_ddp_workers_on_ray_train(ray_session, tmp_path, pack):
 def test_more_workers_than_cpus_and_workers_mistakes(ray_session, tmp_path, pack):
     with pytest.raises(UserError, match=r"64 workers need 64 CPUs and this Ray has"):
         train(configured(tmp_path, pack, "scale.workers=64"), print)
-    with pytest.raises(UserError, match="lower optim.lr"):
+    with pytest.raises(UserError, match=r"lower optim\.lr"):
         train(configured(tmp_path, pack, "optim.lr=1e30", "run.name=diverges"), print)
 
 
@@ -90,4 +90,5 @@ def _processes(word: str) -> list[int]:
     """The processes of this machine whose command line holds ``word``."""
     import psutil
 
-    return [process.pid for process in psutil.process_iter() if any(word in part for part in process.cmdline())]
+    found = psutil.process_iter(["cmdline"])
+    return [process.pid for process in found if any(word in part for part in process.info["cmdline"] or [])]

@@ -68,7 +68,9 @@ def test_random_search_with_asha(ray_session, tmp_path, pack):
 
 def test_optuna_and_a_trial_that_fails(ray_session, tmp_path, pack):
     """A learning rate that diverges is recorded with its reason and does not stop the sweep."""
-    text = SPACE.replace("trials: 4", "trials: 3\nsearch: optuna").replace("loguniform: [0.0001, 0.01]", "choice: [0.001, 1.0e+30]")
+    text = SPACE.replace("trials: 4", "trials: 3\nsearch: optuna").replace(
+        "loguniform: [0.0001, 0.01]", "choice: [0.001, 1.0e+30]"
+    )
     words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep", "seed=1"]
     rows = table(tune(space_file(tmp_path, text), words, False, print))
     assert len(rows) == 3
