@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nrh_dist import models
 from nrh_dist.config import DETECTOR_MODELS, Config
@@ -30,17 +30,28 @@ def new_model(config: Config, say: Say) -> nn.Module:
     if config.stage == "equivariance":
         assert isinstance(network, Detector)
         module = Equivariance(network, options)
-    if given.detector_weights:
-        weights.load_detector(module, _part(given.detector_weights, "ptc", "model.detector_weights", config))
+    parts = part_checkpoints(config)
+    if "detector" in parts:
+        weights.load_detector(module, checkpoint.read_weights(parts["detector"]))
     elif isinstance(network, Detector):
         _load_vgg(network.encoder, config, say)
     elif name in DETECTOR_MODELS:
         say(f"the detector of {name} starts from random weights: model.detector_weights names no pre-trained one")
-    if given.harmoniser_weights:
-        weights.load_harmoniser(module, _part(given.harmoniser_weights, "dih_m", "model.harmoniser_weights", config))
+    if "harmoniser" in parts:
+        weights.load_harmoniser(module, checkpoint.read_weights(parts["harmoniser"]))
     elif name == "two_stage":
         say("the harmoniser of two_stage has random weights: model.harmoniser_weights names no trained dih_m")
     return module
+
+
+def part_checkpoints(config: Config) -> dict[str, Path]:
+    """The checkpoint folders of the given parts, "detector" and "harmoniser". ``UserError`` where one does not fit."""
+    parts = {}
+    if config.model.detector_weights:
+        parts["detector"] = _part(config.model.detector_weights, "ptc", "model.detector_weights", config)
+    if config.model.harmoniser_weights:
+        parts["harmoniser"] = _part(config.model.harmoniser_weights, "dih_m", "model.harmoniser_weights", config)
+    return parts
 
 
 def trained_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -77,8 +88,8 @@ def _load_vgg(encoder: Encoder, config: Config, say: Say) -> None:
     say(f"the detector's encoder starts from the VGG16 weights in {path}")
 
 
-def _part(word: str, wanted: str, key: str, config: Config) -> dict[str, Tensor]:
-    """The weights of the checkpoint that ``word`` means, which must be a ``wanted`` of the same width and size."""
+def _part(word: str, wanted: str, key: str, config: Config) -> Path:
+    """The checkpoint that ``word`` means, which must be a ``wanted`` of the same width and size."""
     path = select.resolve(word)
     meta = checkpoint.read_meta(path)
     found = meta["model"]
@@ -88,4 +99,4 @@ def _part(word: str, wanted: str, key: str, config: Config) -> dict[str, Tensor]
         raise UserError(f"{key}={word} was trained at data.size={meta['size']}, this run has {config.data.size}")
     if found["width"] != config.model.width:
         raise UserError(f"{key}={word} has model.width={found['width']}, this run has {config.model.width}")
-    return checkpoint.read_weights(path)
+    return path

@@ -29,7 +29,9 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{folder} is in use by another process: wait for it or choose another run.name") from None
+            raise UserError(
+                f"{folder} is in use by another process: wait for it or choose another folder (run.name)"
+            ) from None
         yield
 
 

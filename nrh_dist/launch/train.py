@@ -7,6 +7,7 @@ from typing import Any
 from nrh_dist import config as configuration
 from nrh_dist.config import Config
 from nrh_dist.engine import rundir
+from nrh_dist.engine.assemble import part_checkpoints
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.run import find_pack, run
@@ -22,6 +23,7 @@ def train(config: Config, say: Say) -> Path:
     A run that was interrupted continues from its newest verified checkpoint, also with another number of workers; a
     finished one says so. ``UserError`` for what a user can mend, before Ray starts where that is possible.
     """
+    part_checkpoints(config)
     pack = find_pack(config, say)
     with rundir.claimed(config) as folder:
         if rundir.is_finished(folder, config):

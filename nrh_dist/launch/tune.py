@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from nrh_dist.config import Config
 from nrh_dist.engine import rundir, select, track
+from nrh_dist.engine.assemble import part_checkpoints
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.files import write_text
 from nrh_dist.engine.progress import Say
@@ -51,6 +52,7 @@ def tune(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
     """
     searched = space.read(path, words)
     first = searched.config(searched.first)
+    part_checkpoints(first)
     pack = find_pack(first, say)
     folder = sweep_dir(searched)
     with rundir.locked(folder):

@@ -1,0 +1,253 @@
+"""COCO-Exp: composites in which one object has the luminance of another object of its category, from another photo.
+
+The set of the paper (Dolhasz et al. 2022, section 3.4; 68,128 composites) was never published; this makes one by its
+recipe. ``make`` turns one pair into files, or gives the reason for not doing so, whatever became of the others: the
+result depends neither on the number of workers nor on interruptions.
+
+    DIR/COCOExp/{composite_images/c<photo>_<annotation>_<k>, masks/c<photo>_<annotation>.png, real_images/c<photo>}
+    DIR/COCOExp/COCOExp_<split>.txt, DIR/IHD_<split>.txt, DIR/manifest.csv
+"""
+
+import csv
+import io
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nrh_dist.data.coco import decode_mask
+from nrh_dist.data.images import ImageProblem, read_rgb
+from nrh_dist.data.pairs import MIN_AREA_FRACTION, Instance, Pair
+from nrh_dist.data.transfer import Channels, Method, Region, region, transfer
+from nrh_dist.errors import UserError
+
+SUBSET = "COCOExp"
+FOLDERS = ("composite_images", "masks", "real_images")
+SPLITS = ("train", "test")
+MANIFEST = "manifest.csv"
+EXTENSIONS = {"jpeg": ".jpg", "png": ".png"}
+COLUMNS = (
+    *("composite", "split", "category", "photo_id", "annotation_id", "reference_photo_id", "reference_annotation_id"),
+    *("area_fraction", "shift_stops", "sub_threshold", "clipped_share", "method", "channels", "seed"),
+)
+
+MIN_DEVIATION = 1.0  # of L: an object below it is flat, and a ratio of deviations means nothing
+SUB_THRESHOLD_STOPS = 0.22  # people notice shifts from about 0.23 stops on
+
+Format = Literal["jpeg", "png"]
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the bytes, beside the photos and their annotations."""
+
+    seed: int
+    method: Method = "meanstd"
+    channels: Channels = "l"
+    format: Format = "jpeg"
+    split: Split = "test"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of candidate ``index``: the measures of its composite, or why there is none.
+
+    ``rejected`` is empty, tiny (mask under 1 %), flat (deviation of L under 1), no change, or unreadable, which
+    ``detail`` explains. ``shift_stops`` and ``clipped_share`` are those of ``transfer``.
+    """
+
+    index: int
+    rejected: str = ""
+    detail: str = ""
+    area_fraction: float = 0.0
+    shift_stops: float = 0.0
+    clipped_share: float = 0.0
+
+
+class Files(NamedTuple):
+    """The three files of a composite."""
+
+    composite: Path
+    mask: Path
+    real: Path
+
+
+class _Rejected(Exception):
+    """Carries the reason out of the steps of ``make``."""
+
+
+class _Object(NamedTuple):
+    photo: NDArray[np.uint8]  # HxWx3
+    mask: NDArray[np.uint8]  # HxW, 0 or 255
+    region: Region
+    area_fraction: float
+
+
+def make(pair: Pair, settings: Settings, out: Path) -> Outcome:
+    """Write the composite of ``pair``, its mask and its real photo under ``out``, or reject it and write nothing.
+
+    A photo or mask that cannot be read is a rejection, not an error: one bad file must not stop a night's run.
+    """
+    try:
+        target, reference = _read(pair.target), _read(pair.reference)
+        result = transfer(target.photo, target.region, reference.region.object_lab, settings.method, settings.channels)
+        if np.array_equal(result.composite, target.photo):
+            raise _Rejected("no change")
+    except _Rejected as reason:
+        return Outcome(pair.index, rejected=str(reason))
+    except UserError as error:
+        return Outcome(pair.index, rejected="unreadable", detail=str(error))
+    files = files_of(pair, settings, out)
+    if not files.real.exists():
+        _write(files.real, _real_bytes(pair.target, target.photo, settings), out)
+    if not files.mask.exists():
+        _write(files.mask, _encode(target.mask, "png"), out)
+    _write(files.composite, _encode(result.composite, settings.format), out)
+    return Outcome(
+        pair.index,
+        area_fraction=target.area_fraction,
+        shift_stops=result.shift_stops,
+        clipped_share=result.clipped_share,
+    )
+
+
+def make_all(pairs: Sequence[Pair], settings: Settings, out: Path) -> list[Outcome]:
+    """``make`` for several pairs, on one core."""
+    cv2.setNumThreads(1)
+    return [make(pair, settings, out) for pair in pairs]
+
+
+def files_of(pair: Pair, settings: Settings, out: Path) -> Files:
+    """Where the three files of ``pair`` are, if it was not rejected."""
+    folders = [out / SUBSET / name for name in FOLDERS]
+    extension = EXTENSIONS[settings.format]
+    return Files(
+        composite=folders[0] / f"{pair.composite_name}{extension}",
+        mask=folders[1] / f"{pair.mask_name}.png",
+        real=folders[2] / f"{pair.real_name}{extension}",
+    )
+
+
+def prepare(out: Path) -> None:
+    """Make the folders of ``out``, without what an interrupted run left half-written."""
+    for name in FOLDERS:
+        (out / SUBSET / name).mkdir(parents=True, exist_ok=True)
+    clean_up(out)
+    _scratch(out).mkdir()
+
+
+def clean_up(out: Path) -> None:
+    """Remove the folder of half-written files."""
+    shutil.rmtree(_scratch(out), ignore_errors=True)
+
+
+def listed_photos(out: Path, split: Split) -> set[str]:
+    """The stems of the real photos that the list of ``split`` names; empty without a list."""
+    return {name.rsplit("_", 2)[0] for name in _read_lines(out / SUBSET / f"{SUBSET}_{split}.txt")}
+
+
+def write_lists(made: Sequence[tuple[Pair, Outcome]], settings: Settings, out: Path) -> None:
+    """Write the manifest and the two lists of the split; the other split and other sub-sets keep their lines."""
+    split = settings.split
+    names = [files_of(pair, settings, out).composite.name for pair, _ in made]
+    rows = [row for row in read_manifest(out) if row["split"] != split]
+    rows += [_manifest_row(pair, outcome, settings, name) for (pair, outcome), name in zip(made, names, strict=True)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: SPLITS.index(row["split"])))
+    _write(out / MANIFEST, text.getvalue().encode(), out)
+    shared = out / f"IHD_{split}.txt"
+    others = [line for line in _read_lines(shared) if not line.startswith(f"{SUBSET}/")]
+    _write(shared, _lines(others + [f"{SUBSET}/{FOLDERS[0]}/{name}" for name in names]), out)
+    _write(out / SUBSET / f"{SUBSET}_{split}.txt", _lines(names), out)
+
+
+def read_manifest(out: Path) -> list[dict[str, str]]:
+    """The rows of the manifest with the columns of ``COLUMNS``; none where there is no manifest yet."""
+    path = out / MANIFEST
+    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+
+
+def is_sub_threshold(outcome: Outcome) -> bool:
+    """Whether people would not notice the shift."""
+    return abs(outcome.shift_stops) < SUB_THRESHOLD_STOPS
+
+
+def _manifest_row(pair: Pair, outcome: Outcome, settings: Settings, composite: str) -> dict[str, str]:
+    return {
+        "composite": composite,
+        "split": settings.split,
+        "category": pair.target.category,
+        "photo_id": str(pair.target.photo_id),
+        "annotation_id": str(pair.target.annotation_id),
+        "reference_photo_id": str(pair.reference.photo_id),
+        "reference_annotation_id": str(pair.reference.annotation_id),
+        "area_fraction": f"{outcome.area_fraction:.6f}",
+        "shift_stops": f"{outcome.shift_stops:.6f}",
+        "sub_threshold": str(int(is_sub_threshold(outcome))),
+        "clipped_share": f"{outcome.clipped_share:.6f}",
+        "method": settings.method,
+        "channels": settings.channels,
+        "seed": str(settings.seed),
+    }
+
+
+def _read(instance: Instance) -> _Object:
+    photo = read_rgb(instance.photo)
+    if photo.shape[:2] != (instance.height, instance.width):
+        size, told = f"{photo.shape[1]}x{photo.shape[0]}", f"{instance.width}x{instance.height}"
+        raise ImageProblem(instance.photo, f"is {size} pixels, but its annotations are for {told}")
+    try:
+        mask = decode_mask(instance.segmentation, instance.height, instance.width)
+    except UserError as error:
+        raise UserError(f"annotation {instance.annotation_id}: {error}") from None
+    area_fraction = np.count_nonzero(mask) / mask.size
+    if area_fraction < MIN_AREA_FRACTION:
+        raise _Rejected("tiny")
+    pixels = region(photo, mask)
+    if pixels.object_lab[:, 0].std(dtype=np.float64) < MIN_DEVIATION:
+        raise _Rejected("flat")
+    return _Object(photo, mask, pixels, area_fraction)
+
+
+def _real_bytes(instance: Instance, photo: NDArray[np.uint8], settings: Settings) -> bytes:
+    """The untouched photo: a JPEG byte for byte when JPEG is asked for, else its pixels in the format asked for."""
+    if settings.format == "jpeg" and instance.photo.suffix.lower() in (".jpg", ".jpeg"):
+        return instance.photo.read_bytes()
+    return _encode(photo, settings.format)
+
+
+def _encode(pixels: NDArray[np.uint8], format: Format) -> bytes:
+    buffer = io.BytesIO()
+    options = {"quality": 95, "subsampling": 0} if format == "jpeg" else {"compress_level": 1}
+    Image.fromarray(pixels).save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def _scratch(out: Path) -> Path:
+    return out / SUBSET / ".partial"
+
+
+def _write(path: Path, content: bytes, out: Path) -> None:
+    """Under its final name a file is whole. Two workers may write one mask: until then each has a name of its own."""
+    temporary = _scratch(out) / uuid.uuid4().hex
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def _read_lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _lines(names: Sequence[str]) -> bytes:
+    return "".join(f"{name}\n" for name in names).encode()

@@ -1,0 +1,120 @@
+"""What a user reads: one clear line and exit code 1 for each mistake, help with an example on every verb."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from packs import write_small_pack, write_tree
+
+from nrh_dist import cli
+from nrh_dist.engine import checkpoint
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    return write_small_pack(tmp_path_factory.mktemp("cli"), train=12)
+
+
+def nrh(capsys, *words: str) -> tuple[int, str, str]:
+    """Exit code, output and error output of ``nrh WORDS``."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(list(words))
+    captured = capsys.readouterr()
+    return caught.value.code, captured.out, captured.err
+
+
+def mistake(capsys, *words: str) -> str:
+    """The one line that ``nrh WORDS`` says, given that it exits with 1."""
+    code, _, err = nrh(capsys, *words)
+    assert code == 1
+    assert err.count("\n") == 1 and err.startswith("nrh: "), err
+    return err
+
+
+VERBS = [
+    *(["doctor"], ["demo"], ["pretrain"], ["train"], ["tune"], ["evaluate"], ["best"], ["report"]),
+    *(["data", "sample"], ["data", "verify"], ["data", "pack"], ["data", "coco-exp"]),
+]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_every_verb_has_help_with_an_example(capsys, verb):
+    code, out, _ = nrh(capsys, *verb, "--help")
+    assert code == 0 and f"Example: nrh {' '.join(verb)}" in " ".join(out.split())
+
+
+def test_no_words_is_help(capsys):
+    code, out, _ = nrh(capsys, "--help")
+    assert code == 0 and "doctor" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("trian", "Did you mean 'train'"),
+        ("train model.nmae=x", "Did you mean: 'name'"),
+        ("train model.name=x", "ptc_att_dih"),
+        ("train scale.workers=0 data.pack=PACK", "at least 1"),
+        ("train", "no data"),
+        ("train data.root=none", "none"),
+        ("train data.pack=none", "none"),
+        ("train data.pack=PACK", "data.size=64"),
+        ("train --config none.yaml", "no configuration file"),
+        ("train preset=tiny data.pack=PACK model.detector_weights=none", "no checkpoint"),
+        ("pretrain preset=tiny data.pack=PACK", "which stage"),
+        ("pretrain stage=sleep", "equivariance"),
+        ("tune none.yaml", "no readable search-space file"),
+        ("evaluate none --data PACK --out e", "no checkpoint, run or sweep"),
+        ("evaluate identity --out e", "--data"),
+        ("evaluate identity --data none --out e", "none"),
+        ("evaluate identity --data PACK --out e --actors 0", "--actors"),
+        ("best none", "no folder"),
+        ("best .", "no checkpoint with val/mse"),
+        ("report none --out r", "none"),
+        ("data verify none", "none"),
+        ("data pack none p", "none"),
+        ("data coco-exp --images none --annotations none.json --out c", "none"),
+    ],
+)
+def test_mistakes(capsys, tmp_path, monkeypatch, pack, words, expected):
+    monkeypatch.chdir(tmp_path)
+    assert expected in mistake(capsys, *words.replace("PACK", str(pack.root)).split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_empty_list_and_corrupt_image(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tree = write_tree(Path("tree"), train=4, test=2)
+    for split in ("train", "test"):
+        (tree / "Sample" / f"Sample_{split}.txt").write_text("")
+    assert "tree" in mistake(capsys, "train", "preset=tiny", "data.root=tree")
+    shutil.rmtree(tree)
+    write_tree(tree, train=4, test=2)
+    victim = tree / "Sample" / "composite_images" / "s0_0_1.png"
+    victim.write_bytes(victim.read_bytes()[:200])
+    assert "s0_0_1.png" in mistake(capsys, "train", "preset=tiny", "data.root=tree")
+    code, out, _ = nrh(capsys, "data", "verify", "tree")
+    assert code == 1 and "s0_0_1.png" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["tree"]
+
+
+def test_wrong_checkpoint_is_refused_with_the_reason(capsys, tmp_path, monkeypatch, pack):
+    monkeypatch.chdir(tmp_path)
+    meta = {"epoch": 1, "step": 1, "model": {"name": "dih_nm", "width": 0.25}, "size": 64, "stage": "harmonisation"}
+    path = str(checkpoint.save(tmp_path / "c", {}, {}, meta))
+    said = mistake(
+        capsys, "train", "preset=tiny", f"data.pack={pack.root}", f"model.detector_weights={path}", "model.name=ptc_dih"
+    )
+    assert "is a dih_nm checkpoint: ptc_dih takes a ptc there" in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_identity_of_a_folder_in_use_and_another_configuration(capsys, tmp_path, monkeypatch, pack):
+    from nrh_dist import config
+    from nrh_dist.engine import rundir
+
+    monkeypatch.chdir(tmp_path)
+    words = ["preset=tiny", f"data.pack={pack.root}", "run.name=mine", "model.name=dih_nm"]
+    with rundir.claimed(config.load(None, words)):
+        assert "is in use" in mistake(capsys, "train", *words)
+    assert "optim.lr: 0.001 -> 0.1" in mistake(capsys, "train", *words, "optim.lr=0.1")
