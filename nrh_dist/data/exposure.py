@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from nrh_dist.color import lab_to_rgb_t, rgb_to_lab_t
+from nrh_dist.models.ptc import NEGATIVE, NONE, POSITIVE
 
 # Human thresholds in stops, mean and standard deviation over 300 images: the smallest shift that people notice.
 NEGATIVE_MEAN, NEGATIVE_SD = -0.248, 0.122
 POSITIVE_MEAN, POSITIVE_SD = 0.227, 0.117
-
-NEGATIVE_CLASS, POSITIVE_CLASS, NONE_CLASS = 0, 1, 2  # the detector's classes
 
 
 class Triplet(NamedTuple):
@@ -65,6 +64,6 @@ def threshold_triplet(
     )
     images = shift_exposure(photo.repeat(3, 1, 1, 1), mask.repeat(3, 1, 1, 1), stops)
     inside = mask[:, 0] >= 0.5  # NHW
-    none = torch.full_like(inside, NONE_CLASS, dtype=torch.int64)
-    target = torch.cat([none.masked_fill(inside, NEGATIVE_CLASS), none.masked_fill(inside, POSITIVE_CLASS), none])
+    none = torch.full_like(inside, NONE, dtype=torch.int64)
+    target = torch.cat([none.masked_fill(inside, NEGATIVE), none.masked_fill(inside, POSITIVE), none])
     return Triplet(images, target, stops)

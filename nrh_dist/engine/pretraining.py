@@ -13,6 +13,7 @@ from nrh_dist.config import Config
 from nrh_dist.data.exposure import shift_exposure, threshold_triplet
 from nrh_dist.data.feed import Batch
 from nrh_dist.engine.tasks import VALIDATION_EPOCH, row_uniform
+from nrh_dist.models.ptc import NONE
 
 
 class Equivariance:
@@ -63,9 +64,8 @@ class Thresholds:
         logits, target = self._classified(model, batch, VALIDATION_EPOCH)
         predicted = logits.argmax(dim=1)
         correct = (predicted == target).double().mean(dim=(1, 2)).view(3, -1).mean(dim=0)
-        none = logits.shape[1] - 1
         visible = slice(0, 2 * len(batch.rows))
-        found, true = predicted[visible] != none, target[visible] != none
+        found, true = predicted[visible] != NONE, target[visible] != NONE
         both = ((predicted[visible] == target[visible]) & true).sum(dim=(1, 2))
         either = (found | true).sum(dim=(1, 2)).clamp(min=1)
         iou = (both.double() / either).view(2, -1).mean(dim=0)

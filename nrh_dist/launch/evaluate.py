@@ -53,7 +53,7 @@ def evaluate(words: Sequence[str], data: Path, split: str, actors: int, out: Pat
         session.require(actors, 0, f"{actors} actors", say)
         missing = perceptual.missing()
         if missing:
-            say(f"LPIPS is left empty: {missing}")
+            say(f"the LPIPS column stays empty: {missing}")
         say(f"scoring {len(found)} models on {len(rows)} images at {pack.size} px with {actors} actor(s)")
         per_image = _score(pack, found, rows, actors, missing is None, say)
         _write_csv(folder / "per_image.csv", per_image)

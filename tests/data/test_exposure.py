@@ -55,10 +55,10 @@ def test_triplets_lie_on_their_sides_of_the_thresholds(photo, mask):
     again = exposure.shift_exposure(photo, mask, triplet.stops[2:4])
     torch.testing.assert_close(triplet.images[2:4], again)
     inside = mask[:, 0] > 0
-    assert (triplet.target[:2][inside] == exposure.NEGATIVE_CLASS).all()
-    assert (triplet.target[2:4][inside] == exposure.POSITIVE_CLASS).all()
-    assert (triplet.target[:4][~inside.repeat(2, 1, 1)] == exposure.NONE_CLASS).all()
-    assert (triplet.target[4:] == exposure.NONE_CLASS).all()
+    assert (triplet.target[:2][inside] == exposure.NEGATIVE).all()
+    assert (triplet.target[2:4][inside] == exposure.POSITIVE).all()
+    assert (triplet.target[:4][~inside.repeat(2, 1, 1)] == exposure.NONE).all()
+    assert (triplet.target[4:] == exposure.NONE).all()
 
 
 def test_unmeasured_photos_use_the_mean_thresholds(photo, mask):
