@@ -26,7 +26,7 @@ def missing() -> str | None:
     path = weights_path()
     if path.is_file():
         return None
-    return f"torchvision's AlexNet weights are not at {path}: put the file {BACKBONE_FILE} there"
+    return f"LPIPS needs torchvision's AlexNet weights at {path}, and that file is not there"
 
 
 class Perceptual(nn.Module):

@@ -52,6 +52,8 @@ def find_pack(config: Config, say: Say) -> Path:
             f"the pack {pack.root} is {pack.size} px and data.size={config.data.size}: give data.size={pack.size}"
         )
     split_rows(pack, config)
+    if (leaked := len(_groups(pack, "train") & _groups(pack, "test"))) and not config.data.drop_leaked:
+        say(f"{leaked} photos are in both train and test: data.drop_leaked=true leaves them out of training")
     return pack.root
 
 
@@ -59,7 +61,7 @@ def split_rows(pack: Pack, config: Config) -> tuple[np.ndarray, np.ndarray]:
     """Train and validation rows of the pack's training split, separated by photo group."""
     rows = pack.rows("train")
     if config.data.drop_leaked:
-        tested = {pack.groups[row] for row in pack.rows("test")}
+        tested = _groups(pack, "test")
         rows = np.array([row for row in rows if pack.groups[row] not in tested], dtype=rows.dtype)
     held_out = np.array(
         [is_validation(pack.groups[row], config.data.val_fraction, config.seed) for row in rows], dtype=bool
@@ -71,6 +73,10 @@ def split_rows(pack: Pack, config: Config) -> tuple[np.ndarray, np.ndarray]:
             f"images of {len(rows)} in {pack.root}: both must be above 0; try another data.val_fraction"
         )
     return train, val
+
+
+def _groups(pack: Pack, split: str) -> set[str]:
+    return {pack.groups[row] for row in pack.rows(split)}
 
 
 def main(words: list[str]) -> None:

@@ -67,6 +67,7 @@ def run_workers(config: Config, pack: Path, folder: Path, callbacks: list[Any], 
         result: Any = trainer.fit()
     except TrainingFailedError as error:
         raise UserError(f"{folder} stopped after {config.scale.max_failures} restarts: {_cause(error)}") from error
+    shutil.rmtree(folder / "ray", ignore_errors=True)
     if mistake := result.return_value["mistake"]:
         raise UserError(mistake)
 

@@ -13,13 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from nrh_dist.config import Config
 from nrh_dist.engine import rundir, select, track
 from nrh_dist.engine.assemble import part_checkpoints
 from nrh_dist.engine.dist import Place
-from nrh_dist.engine.files import write_text
+from nrh_dist.engine.files import write_json, write_text
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.run import find_pack, run
 from nrh_dist.errors import UserError
@@ -27,7 +25,7 @@ from nrh_dist.launch import session, space
 from nrh_dist.launch.space import Assignment, Space
 from nrh_dist.launch.train import gpus_per_worker, run_workers
 
-SWEEP, TRIALS = "sweep.json", "trials.csv"
+SWEEP, TRIALS, ASSIGNMENT = "sweep.json", "trials.csv", "assignment.json"
 
 
 def describe(path: Path, words: Sequence[str], say: Say) -> None:
@@ -82,7 +80,7 @@ def trial_config(searched: Space, assignment: Assignment, index: int) -> Config:
     """The configuration of trial ``index``: its run folder is ``<sweep>/trials/tNNNN``."""
     config = searched.config(assignment)
     sweep = sweep_dir(searched)
-    config.run.root, config.run.name = str((sweep / "trials").absolute()), f"t{index:04d}"
+    config.run.root, config.run.name = str((sweep / "trials").absolute()), _trial_name(index)
     config.track.group = config.track.group or sweep.name
     return config
 
@@ -116,7 +114,10 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, say: Say) -> 
             name="ray", storage_path=str(folder.absolute()), verbose=0, callbacks=[_spoken(searched.metric, say)]
         ),
     ).fit()
-    return {_trial_name(result.path): _last_line(result.error) for result in results if result.error}
+    shutil.rmtree(folder / "ray", ignore_errors=True)
+    return {
+        _trial_name(result.config["trial"]["index"]): _last_line(result.error) for result in results if result.error
+    }
 
 
 def _trial(parameters: dict[str, Any], searched: Space, pack: str) -> None:
@@ -124,9 +125,10 @@ def _trial(parameters: dict[str, Any], searched: Space, pack: str) -> None:
     from ray import tune as ray_tune
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    index = int(ray_tune.get_context().get_trial_id().rsplit("_", 1)[1])
-    config = trial_config(searched, parameters.get("assignment", parameters), index)
+    index, assignment = parameters["trial"]["index"], parameters["trial"]["assignment"]
+    config = trial_config(searched, assignment, index)
     with rundir.claimed(config) as folder, (folder / "train.log").open("a", buffering=1) as log:
+        write_json(folder / ASSIGNMENT, {"schema": 1, "index": index, "assignment": assignment})
 
         def say(line: str) -> None:
             log.write(line + "\n")
@@ -162,11 +164,13 @@ def _trial_resources(first: Config, say: Say) -> tuple[dict[str, float], int]:
 
 
 def _parameters(searched: Space, seed: int) -> dict[str, Any]:
+    """What Tune hands out: the trials that are drawn up front; nothing where a searcher draws them."""
     from ray import tune as ray_tune
 
     if searched.search == "optuna":
         return {}
-    return {"assignment": ray_tune.grid_search(searched.assignments(seed))}
+    drawn = [{"index": index, "assignment": one} for index, one in enumerate(searched.assignments(seed))]
+    return {"trial": ray_tune.grid_search(drawn)}
 
 
 def _searcher(searched: Space, seed: int, folder: Path) -> Any:
@@ -184,9 +188,22 @@ def _searcher(searched: Space, seed: int, folder: Path) -> Any:
         else:
             low, high = one.values
             distributions[one.key] = FloatDistribution(low, high, log=one.kind == "loguniform")
-    begun = [_assignment(searched, trial) for trial in _trial_folders(folder)]
+
+    class NumberedSearch(OptunaSearch):
+        """Optuna's suggestions in the shape of ``_parameters``: Tune's own ids of them are random."""
+
+        count = 0
+
+        def suggest(self, trial_id: str) -> dict[str, Any] | None:
+            assignment = super().suggest(trial_id)
+            if assignment is None:
+                return None
+            self.count += 1
+            return {"trial": {"index": self.count - 1, "assignment": assignment}}
+
+    begun = [_assignment(trial) for trial in _trial_folders(folder)]
     sampler = optuna.samplers.TPESampler(seed=seed)
-    return OptunaSearch(
+    return NumberedSearch(
         space=distributions, metric=searched.metric, mode="min", sampler=sampler, points_to_evaluate=begun or None
     )
 
@@ -199,13 +216,13 @@ def _spoken(metric: str, say: Say) -> Any:
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
         ) -> None:
-            name = _trial_name(trial.trial_id)
+            name = _trial_name(trial.config["trial"]["index"])
             say(
                 f"{name}: epoch {result['epoch']}, {metric} {result[metric]:.4g}, {result['images_per_s']:.1f} images/s"
             )
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            say(f"{_trial_name(trial.trial_id)} failed; the sweep goes on")
+            say(f"{_trial_name(trial.config['trial']['index'])} failed; the sweep goes on")
 
     return Spoken()
 
@@ -250,7 +267,7 @@ def _trial_row(searched: Space, trial: Path, errors: dict[str, str]) -> dict[str
     ended = "finished" if epochs == searched.asha.max_epochs else "stopped early"
     return {
         "trial": trial.name,
-        **_assignment(searched, trial),
+        **_assignment(trial),
         searched.metric: min((row[searched.metric] for row in rows), default=""),
         "epochs": epochs,
         "status": "failed" if reason else ended,
@@ -259,22 +276,17 @@ def _trial_row(searched: Space, trial: Path, errors: dict[str, str]) -> dict[str
     }
 
 
-def _assignment(searched: Space, trial: Path) -> Assignment:
-    """The searched values of a trial, read back from its resolved configuration."""
-    config = OmegaConf.load(trial / rundir.CONFIG)
-    return {key: OmegaConf.select(config, key) for key in searched.keys}
+def _assignment(trial: Path) -> Assignment:
+    """The searched values of a trial folder."""
+    return json.loads((trial / ASSIGNMENT).read_text())["assignment"]
 
 
 def _trial_folders(folder: Path) -> list[Path]:
-    return sorted(path.parent for path in (folder / "trials").glob(f"t*/{rundir.CONFIG}"))
+    return sorted(path.parent for path in (folder / "trials").glob(f"t*/{ASSIGNMENT}"))
 
 
-def _trial_name(trial_id_or_path: str) -> str:
-    """``t0003`` of Tune's trial id ``ab12c_00003``, or of the folder that Tune names after it."""
-    for part in Path(trial_id_or_path).name.split("_"):
-        if part.isdigit() and len(part) == 5:
-            return f"t{int(part):04d}"
-    raise AssertionError(f"no trial number in {trial_id_or_path}")
+def _trial_name(index: int) -> str:
+    return f"t{index:04d}"
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

@@ -26,7 +26,7 @@ from nrh_dist.report.html import write as write_report
 SIZE = 64
 COMPOSITES = 96  # of the COCO-Exp test set
 PRETRAINING = {"equivariance": 2, "thresholds": 2}  # epochs
-EPOCHS = 12  # of each final training
+EPOCHS = 9  # of each final training
 SPACE = Path(__file__).parents[2] / "search_spaces" / "demo.yaml"
 MARK = ".nrh-demo"
 STEPS = 8

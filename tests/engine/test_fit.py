@@ -3,13 +3,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from packs import write_small_pack
+from packs import write_small_pack, write_tree
 from ranks import run_ranks
 
 from nrh_dist import config
+from nrh_dist.data.pack import open_pack
 from nrh_dist.engine import checkpoint, fit, select
 from nrh_dist.engine.dist import Place
-from nrh_dist.engine.run import run, split_rows
+from nrh_dist.engine.run import find_pack, run, split_rows
 from nrh_dist.errors import UserError
 
 COMMON = ("preset=tiny", "model.width=0.1", "data.val_fraction=0.3", "train.batch_size=4", "train.epochs=4")
@@ -39,7 +40,6 @@ def weights_of(folder):
 def train_rank(place, folder, pack_root, words, dtype):
     """One rank of a training whose arithmetic is of ``dtype``."""
     from nrh_dist.data import feed
-    from nrh_dist.data.pack import open_pack
     from nrh_dist.engine import run as engine_run
 
     new_model = engine_run.new_model
@@ -144,6 +144,25 @@ def test_split_by_group_and_its_limits(tmp_path, pack):
     assert sorted(np.concatenate([train_rows, val_rows])) == pack.rows("train").tolist()
     with pytest.raises(UserError, match="both must be above 0"):
         split_rows(pack, configured(tmp_path, "r", "data.val_fraction=0"))
+
+
+def test_photos_in_train_and_test_are_said_and_can_be_left_out(tmp_path):
+    tree = write_tree(tmp_path / "tree", train=12, test=4)
+    leaked = (tree / "Sample" / "Sample_train.txt").read_text().splitlines()[:2]
+    with (tree / "Sample" / "Sample_test.txt").open("a") as file:
+        file.write("".join(f"{name}\n" for name in leaked))
+    words = ("data.val_fraction=0.4", f"data.root={tree}")
+    said = []
+    find_pack(configured(tmp_path, "r", *words), said.append)
+    assert any(line.startswith("1 photos are in both train and test") for line in said)
+    dropping = configured(tmp_path, "r", *words, "data.drop_leaked=true")
+    said = []
+    pack = open_pack(find_pack(dropping, said.append))
+    assert not any("both train and test" in line for line in said)
+    assert (
+        sum(map(len, split_rows(pack, dropping)))
+        == sum(map(len, split_rows(pack, configured(tmp_path, "r", *words)))) - 2
+    )
 
 
 def test_step_seeds_differ_by_step_and_rank():

@@ -37,18 +37,6 @@ def make(coco_folder):
     return call
 
 
-@pytest.fixture(scope="module")
-def ray():
-    import ray
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-        yield ray
-        ray.shutdown()
-
-
 def contents(out):
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
@@ -81,7 +69,7 @@ def test_a_larger_count_only_appends(make, tmp_path):
     assert contents(tmp_path / "small") == large
 
 
-def test_ray_workers_give_the_same_bytes(make, tmp_path, ray):
+def test_ray_workers_give_the_same_bytes(make, tmp_path, ray_session):
     make(tmp_path / "one", count=70)
     make(tmp_path / "two", count=70, workers=2)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")

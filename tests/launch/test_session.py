@@ -1,0 +1,52 @@
+import threading
+import time
+
+import pytest
+
+from nrh_dist.errors import UserError
+from nrh_dist.launch import session
+
+
+def test_lines_of_a_log_are_repeated_as_they_come(tmp_path):
+    log = tmp_path / "sub" / "train.log"
+    log.parent.mkdir()
+    log.write_text("old\n")
+    said = []
+    with session.followed(log, said.append):
+        with log.open("a") as file:
+            file.write("one\n")
+        deadline = time.monotonic() + 10
+        while said != ["one"] and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert said == ["one"]
+        with log.open("a") as file:
+            file.write("two\nthree\n")
+    assert said == ["one", "two", "three"]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("follow")]
+
+
+def test_the_token_is_made_private(tmp_path, monkeypatch):
+    token = tmp_path / "token"
+    token.write_text("x")
+    token.chmod(0o644)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    session.tighten_token()
+    assert token.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("address", ["", "10.0.0.1:6379"])
+def test_a_local_ray_refuses_what_a_cluster_waits_for(monkeypatch, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(session, "resources", lambda: {"CPU": 2.0})
+    said = []
+    session.require(2, 0, "two workers", said.append)
+    assert said == []
+    if address:
+        session.require(3, 1, "three workers", said.append)
+        assert said == [
+            "three workers need 3 CPUs and this Ray has 2: waiting for the cluster to grow",
+            "three workers need 1 GPUs and this Ray has 0: waiting for the cluster to grow",
+        ]
+    else:
+        with pytest.raises(UserError, match="three workers need 3 CPUs and this Ray has 2: ask for fewer"):
+            session.require(3, 1, "three workers", said.append)
