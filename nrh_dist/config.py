@@ -4,6 +4,7 @@
 has a default of its model is filled in by ``load``; nothing else is ever rewritten.
 """
 
+import copy
 import hashlib
 import json
 import re
@@ -155,6 +156,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 # Keys that say where and how fast, never what: a run may continue with other values of these.
 PLACE_KEYS = ("run", "scale", "track")
+PATH_KEYS = (
+    ("run", "root"),
+    ("data", "root"),
+    ("data", "pack"),
+    ("model", "detector_weights"),
+    ("model", "harmoniser_weights"),
+    ("model", "vgg_weights"),
+)
 
 
 def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -210,6 +219,16 @@ def flatten(config: Config) -> dict[str, Any]:
         else:
             flat[key] = value
     return flat
+
+
+def with_absolute_paths(config: Config, base: Path) -> Config:
+    """A copy whose paths, seen from ``base``, mean the same in any working folder, as on the machines of a cluster."""
+    copied = copy.deepcopy(config)
+    for section, key in PATH_KEYS:
+        value = getattr(getattr(copied, section), key)
+        if value:
+            setattr(getattr(copied, section), key, str(base / value))
+    return copied
 
 
 def identity(config: Config) -> dict[str, Any]:

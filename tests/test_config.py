@@ -96,3 +96,10 @@ def test_run_name_depends_on_what_decides_the_result_only():
 def test_differing_keys_name_key_and_values():
     one, other = config.load(None, []), config.load(None, ["optim.lr=0.5", "scale.workers=3"])
     assert config.differing_keys(one, other) == ["optim.lr: 0.001 -> 0.5"]
+
+
+def test_absolute_paths_for_other_machines(tmp_path):
+    one = config.load(None, ["data.root=d", "run.name=r", "model.detector_weights=/w"])
+    there = config.with_absolute_paths(one, tmp_path)
+    assert (there.data.root, there.run.root, there.run.name) == (f"{tmp_path}/d", f"{tmp_path}/runs", "r")
+    assert (there.model.detector_weights, there.data.pack, one.data.root) == ("/w", None, "d")

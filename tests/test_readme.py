@@ -28,15 +28,17 @@ def is_local(words: list[str]) -> bool:
     return words[0] in ("nrh", "torchrun") and not any(FULL_SIZE in word for word in words)
 
 
-@pytest.mark.slow
-def test_the_commands_in_order(tmp_path):
-    """In a fresh folder, one after the other, as a reader would."""
+def test_the_commands_in_order(tmp_path, ray_session):
+    """In a fresh folder, one after the other, as a reader would, but on one Ray for all, which saves its starts."""
+    import ray
+
     (tmp_path / "search_spaces").symlink_to(ROOT / "search_spaces")
     binaries = Path(sys.executable).parent
     environment = {
         **os.environ,
         "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-        "NRH_CACHE": str(tmp_path / "c"),
+        "NRH_CACHE": str(tmp_path / "cache"),
+        "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
     }
     ran = 0
     for words in filter(is_local, COMMANDS):

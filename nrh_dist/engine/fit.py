@@ -174,14 +174,17 @@ class Fit:
         if self.place.is_main:
             track.append_row(self.folder, row)
         self._save(row)
-        if self.place.is_main:
-            best = self.folder / "checkpoints" / state.best_name
-            select.write_best(self.folder, best, metric, state.best_value)
-            values = ", ".join(f"{key} {row[key]:.4g}" for key in ("train/loss", "val/loss", "val/mse") if key in row)
-            mark = " (best)" if best.name == checkpoint.checkpoint_name(state.epoch, state.step) else ""
-            self.say(
-                f"epoch {state.epoch} of {self.config.train.epochs}: {values}, {row['images_per_s']:.1f} images/s{mark}"
-            )
+        self._write_best()
+        values = ", ".join(f"{key} {row[key]:.4g}" for key in ("train/loss", "val/loss", "val/mse") if key in row)
+        mark = " (best)" if state.best_name == checkpoint.checkpoint_name(state.epoch, state.step) else ""
+        self.say(
+            f"epoch {state.epoch} of {self.config.train.epochs}: {values}, {row['images_per_s']:.1f} images/s{mark}"
+        )
+
+    def _write_best(self) -> None:
+        if self.place.is_main and self.state.best_name:
+            best = self.folder / "checkpoints" / self.state.best_name
+            select.write_best(self.folder, best, self.config.train.best_metric, self.state.best_value)
 
     def _save(self, metrics: dict[str, Any]) -> None:
         if not self.place.is_main:
@@ -219,6 +222,7 @@ class Fit:
             self.say(f"continuing from {path.name}")
         if self.place.is_main:
             track.drop_rows_after(self.folder, self.state.epoch)
+        self._write_best()
 
     def _learning_rate(self) -> float:
         """The rate of the epoch under way: constant, or a cosine that restarts every ``restart_epochs`` epochs."""

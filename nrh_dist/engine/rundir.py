@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nrh_dist import config as configuration
 from nrh_dist.config import Config
-from nrh_dist.engine import checkpoint
+from nrh_dist.engine import checkpoint, select
 from nrh_dist.engine.files import write_text
 from nrh_dist.errors import UserError
 
@@ -55,6 +55,7 @@ def claimed(config: Config) -> Iterator[Path]:
 
 
 def is_finished(folder: Path, config: Config) -> bool:
-    """Whether the run's last epoch has a verified checkpoint."""
+    """Whether the run's last epoch has a verified checkpoint, and the best one is named."""
     path = checkpoint.newest(folder).path
-    return path is not None and checkpoint.read_meta(path)["epoch"] >= config.train.epochs
+    has_best = (folder / select.BEST).exists()
+    return path is not None and has_best and checkpoint.read_meta(path)["epoch"] >= config.train.epochs

@@ -49,7 +49,10 @@ def run_workers(config: Config, pack: Path, folder: Path, callbacks: list[Any], 
     shutil.rmtree(folder / "ray", ignore_errors=True)
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"config": configuration.to_dict(config), "pack": str(pack.absolute())},
+        train_loop_config={
+            "config": configuration.to_dict(configuration.with_absolute_paths(config, Path.cwd())),
+            "pack": str(pack.absolute()),
+        },
         torch_config=TorchConfig(timeout_s=600),
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.scale.workers,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nrh_dist.config import Config
+from nrh_dist.config import Config, with_absolute_paths
 from nrh_dist.engine import rundir, select, track
 from nrh_dist.engine.assemble import part_checkpoints
 from nrh_dist.engine.dist import Place
@@ -80,7 +80,7 @@ def trial_config(searched: Space, assignment: Assignment, index: int) -> Config:
     """The configuration of trial ``index``: its run folder is ``<sweep>/trials/tNNNN``."""
     config = searched.config(assignment)
     sweep = sweep_dir(searched)
-    config.run.root, config.run.name = str((sweep / "trials").absolute()), _trial_name(index)
+    config.run.root, config.run.name = str(sweep / "trials"), _trial_name(index)
     config.track.group = config.track.group or sweep.name
     return config
 
@@ -99,8 +99,9 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, say: Say) -> 
         reduction_factor=searched.asha.reduction_factor,
     )
     need, concurrent = _trial_resources(first, say)
+    trial = ray_tune.with_parameters(_trial, searched=searched, pack=str(pack.absolute()), home=str(Path.cwd()))
     results: Any = ray_tune.Tuner(
-        ray_tune.with_resources(ray_tune.with_parameters(_trial, searched=searched, pack=str(pack.absolute())), need),
+        ray_tune.with_resources(trial, need),
         param_space=_parameters(searched, first.seed),
         tune_config=ray_tune.TuneConfig(
             metric=searched.metric,
@@ -120,13 +121,13 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, say: Say) -> 
     }
 
 
-def _trial(parameters: dict[str, Any], searched: Space, pack: str) -> None:
+def _trial(parameters: dict[str, Any], searched: Space, pack: str, home: str) -> None:
     """One trial in its Tune process."""
     from ray import tune as ray_tune
     from ray.tune.integration.ray_train import TuneReportCallback
 
     index, assignment = parameters["trial"]["index"], parameters["trial"]["assignment"]
-    config = trial_config(searched, assignment, index)
+    config = with_absolute_paths(trial_config(searched, assignment, index), Path(home))
     with rundir.claimed(config) as folder, (folder / "train.log").open("a", buffering=1) as log:
         write_json(folder / ASSIGNMENT, {"schema": 1, "index": index, "assignment": assignment})
 

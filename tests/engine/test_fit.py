@@ -8,7 +8,7 @@ from ranks import run_ranks
 
 from nrh_dist import config
 from nrh_dist.data.pack import open_pack
-from nrh_dist.engine import checkpoint, fit, select
+from nrh_dist.engine import checkpoint, fit, rundir, select
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.run import find_pack, run, split_rows
 from nrh_dist.errors import UserError
@@ -107,6 +107,17 @@ def test_best_is_the_lowest_validation_loss_and_is_kept(tmp_path, pack):
     assert checkpoint.read_meta(best["checkpoint"])["epoch"] == lowest["epoch"]
     assert checkpoint.fault(best["checkpoint"]) is None
     assert len(checkpoint.checkpoints(folder)) <= 2
+
+
+def test_a_kill_before_the_best_was_named_is_mended(tmp_path, pack):
+    one = configured(tmp_path, "r", "model.name=dih_nm", "train.epochs=1")
+    folder, _ = train(one, pack)
+    assert rundir.is_finished(folder, one)
+    written = (folder / "best.json").read_text()
+    (folder / "best.json").unlink()
+    assert not rundir.is_finished(folder, one)
+    train(one, pack)
+    assert (folder / "best.json").read_text() == written
 
 
 def test_rows_hold_what_others_rely_on(tmp_path, pack):
