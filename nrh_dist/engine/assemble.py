@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from nrh_dist import models
-from nrh_dist.config import DETECTOR_MODELS, Config
 from nrh_dist.engine import checkpoint, select
 from nrh_dist.engine.progress import Say
 from nrh_dist.errors import UserError
 from nrh_dist.models import weights
 from nrh_dist.models.ptc import Detector, Encoder, Equivariance
+from nrh_dist.schema import DETECTOR_MODELS, Config
 
 VGG16_FILE = "vgg16-397923af.pth"
 

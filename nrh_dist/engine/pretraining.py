@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nrh_dist import losses
-from nrh_dist.config import Config
 from nrh_dist.data.exposure import shift_exposure, threshold_triplet
 from nrh_dist.data.feed import Batch
-from nrh_dist.engine.tasks import VALIDATION_EPOCH, row_uniform
+from nrh_dist.engine.draws import VALIDATION_EPOCH, row_uniform
 from nrh_dist.models.ptc import NONE
+from nrh_dist.schema import Config
 
 
 class Equivariance:

@@ -13,7 +13,6 @@ import numpy as np
 import torch.distributed as dist
 
 from nrh_dist import config as configuration
-from nrh_dist.config import Config
 from nrh_dist.data.iharmony4 import is_validation
 from nrh_dist.data.pack import Pack, cached_pack, open_pack
 from nrh_dist.engine import rundir
@@ -23,6 +22,7 @@ from nrh_dist.engine.fit import Fit, Report
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.tasks import task_of
 from nrh_dist.errors import UserError
+from nrh_dist.schema import Config
 
 
 def run(config: Config, pack_path: Path, place: Place, report: Report, say: Say) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def find_pack(config: Config, say: Say) -> Path:
         )
     split_rows(pack, config)
     if (leaked := len(_groups(pack, "train") & _groups(pack, "test"))) and not config.data.drop_leaked:
-        say(f"{leaked} photos are in both train and test: data.drop_leaked=true leaves them out of training")
+        say(f"{leaked} photos or scenes are in both train and test: data.drop_leaked=true leaves them out of training")
     return pack.root
 
 

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nrh_dist import config as configuration
-from nrh_dist.config import Config
 from nrh_dist.engine import checkpoint, select
 from nrh_dist.engine.files import write_text
 from nrh_dist.errors import UserError
+from nrh_dist.schema import Config
 
 CONFIG = "config.yaml"
 

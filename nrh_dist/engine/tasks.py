@@ -7,15 +7,14 @@ of (seed, epoch, sample), never of the rank or of timing.
 from collections.abc import Callable
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nrh_dist import losses, metrics
-from nrh_dist.config import Config
 from nrh_dist.data.feed import Batch
-
-VALIDATION_EPOCH = -1
+from nrh_dist.engine.draws import row_uniform
+from nrh_dist.engine.pretraining import Equivariance, Thresholds
+from nrh_dist.schema import Config
 
 
 class Task(Protocol):
@@ -34,8 +33,6 @@ class Task(Protocol):
 
 def task_of(config: Config) -> Task:
     """The task that the configuration's stage names."""
-    from nrh_dist.engine.pretraining import Equivariance, Thresholds
-
     stages: dict[str, Callable[[Config], Task]] = {
         "harmonisation": Harmonisation,
         "equivariance": Equivariance,
@@ -87,21 +84,3 @@ class Harmonisation:
         clean = torch.from_numpy(drawn).to(batch.mask.device)[:, None, None, None]
         composite = torch.where(clean, batch.real, batch.composite)
         return batch._replace(composite=composite, mask=batch.mask.masked_fill(clean, 0.0))
-
-
-def row_uniform(seed: int, epoch: int, rows: np.ndarray, stream: int = 0) -> np.ndarray:
-    """One uniform number in [0, 1) for each pack row (N), the same whatever the batch, rank or order.
-
-    ``stream`` tells independent draws for the same row apart. Mixing: splitmix64 (Steele, Lea, Flood 2014).
-    """
-    state = rows.astype(np.uint64)
-    for part in (stream, epoch, seed):
-        state = _splitmix64(state ^ _splitmix64(np.full_like(state, part % 2**64)))
-    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def _splitmix64(state: np.ndarray) -> np.ndarray:
-    state = state + np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nrh_dist import config as configuration
-from nrh_dist.config import Config
 from nrh_dist.engine.files import read_lines, write_lines
+from nrh_dist.schema import Config
 
 METRICS = "metrics.jsonl"
 

@@ -24,8 +24,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from nrh_dist import config as configuration
-from nrh_dist.config import Config
 from nrh_dist.errors import UserError
+from nrh_dist.schema import Config
 
 KEYS = {"metric", "mode", "trials", "scheduler", "search", "base", "space"}
 METRICS = ("val/mse", "val/loss")

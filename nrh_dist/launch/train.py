@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from nrh_dist import config as configuration
-from nrh_dist.config import Config
 from nrh_dist.engine import rundir
 from nrh_dist.engine.assemble import part_checkpoints
 from nrh_dist.engine.dist import Place
@@ -13,6 +12,7 @@ from nrh_dist.engine.progress import Say
 from nrh_dist.engine.run import find_pack, run
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session
+from nrh_dist.schema import Config
 
 LOG = "train.log"
 

@@ -5,8 +5,6 @@ TorchTrainer of its own. Ray keeps nothing that matters: ``--resume`` starts Tun
 of its ``metrics.jsonl`` to the scheduler before it goes on from its own checkpoint.
 """
 
-import csv
-import io
 import json
 import shutil
 from collections.abc import Sequence
@@ -17,15 +15,16 @@ from nrh_dist.config import Config, with_absolute_paths
 from nrh_dist.engine import rundir, select, track
 from nrh_dist.engine.assemble import part_checkpoints
 from nrh_dist.engine.dist import Place
-from nrh_dist.engine.files import write_json, write_text
+from nrh_dist.engine.files import write_text
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.run import find_pack, run
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session, space
 from nrh_dist.launch.space import Assignment, Space
 from nrh_dist.launch.train import gpus_per_worker, run_workers
+from nrh_dist.launch.trials import assignment_of, begun, note, trial_name, write_table
 
-SWEEP, TRIALS, ASSIGNMENT = "sweep.json", "trials.csv", "assignment.json"
+SWEEP = "sweep.json"
 
 
 def describe(path: Path, words: Sequence[str], say: Say) -> None:
@@ -60,13 +59,10 @@ def tune(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
         session.connect(say)
         say(f"sweep of {searched.trials} trials into {folder}")
         errors = _run(searched, first, pack, folder, say)
-        rows = [_trial_row(searched, trial, errors) for trial in _trial_folders(folder)]
-        write_text(folder / TRIALS, _csv(rows))
+        table = write_table(folder, searched, errors)
         found = select.candidates([folder / "trials"], searched.metric)[0]
         select.write_best(folder, found.checkpoint, searched.metric, found.value)
-        say(
-            f"best: {found.run}, {searched.metric} {found.value:.4g} at epoch {found.epoch}; table in {folder / TRIALS}"
-        )
+        say(f"best: {found.run}, {searched.metric} {found.value:.4g} at epoch {found.epoch}; table in {table}")
     return folder
 
 
@@ -80,7 +76,7 @@ def trial_config(searched: Space, assignment: Assignment, index: int) -> Config:
     """The configuration of trial ``index``: its run folder is ``<sweep>/trials/tNNNN``."""
     config = searched.config(assignment)
     sweep = sweep_dir(searched)
-    config.run.root, config.run.name = str(sweep / "trials"), _trial_name(index)
+    config.run.root, config.run.name = str(sweep / "trials"), trial_name(index)
     config.track.group = config.track.group or sweep.name
     return config
 
@@ -116,9 +112,7 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, say: Say) -> 
         ),
     ).fit()
     shutil.rmtree(folder / "ray", ignore_errors=True)
-    return {
-        _trial_name(result.config["trial"]["index"]): _last_line(result.error) for result in results if result.error
-    }
+    return {trial_name(result.config["trial"]["index"]): _last_line(result.error) for result in results if result.error}
 
 
 def _trial(parameters: dict[str, Any], searched: Space, pack: str, home: str) -> None:
@@ -129,7 +123,7 @@ def _trial(parameters: dict[str, Any], searched: Space, pack: str, home: str) ->
     index, assignment = parameters["trial"]["index"], parameters["trial"]["assignment"]
     config = with_absolute_paths(trial_config(searched, assignment, index), Path(home))
     with rundir.claimed(config) as folder, (folder / "train.log").open("a", buffering=1) as log:
-        write_json(folder / ASSIGNMENT, {"schema": 1, "index": index, "assignment": assignment})
+        note(folder, index, assignment)
 
         def say(line: str) -> None:
             log.write(line + "\n")
@@ -202,10 +196,10 @@ def _searcher(searched: Space, seed: int, folder: Path) -> Any:
             self.count += 1
             return {"trial": {"index": self.count - 1, "assignment": assignment}}
 
-    begun = [_assignment(trial) for trial in _trial_folders(folder)]
+    tried = [assignment_of(trial) for trial in begun(folder)]
     sampler = optuna.samplers.TPESampler(seed=seed)
     return NumberedSearch(
-        space=distributions, metric=searched.metric, mode="min", sampler=sampler, points_to_evaluate=begun or None
+        space=distributions, metric=searched.metric, mode="min", sampler=sampler, points_to_evaluate=tried or None
     )
 
 
@@ -217,13 +211,13 @@ def _spoken(metric: str, say: Say) -> Any:
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
         ) -> None:
-            name = _trial_name(trial.config["trial"]["index"])
+            name = trial_name(trial.config["trial"]["index"])
             say(
                 f"{name}: epoch {result['epoch']}, {metric} {result[metric]:.4g}, {result['images_per_s']:.1f} images/s"
             )
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            say(f"{_trial_name(trial.config['trial']['index'])} failed; the sweep goes on")
+            say(f"{trial_name(trial.config['trial']['index'])} failed; the sweep goes on")
 
     return Spoken()
 
@@ -259,43 +253,6 @@ def _identity(searched: Space) -> dict[str, Any]:
         "base": searched.base,
         "space": dimensions,
     }
-
-
-def _trial_row(searched: Space, trial: Path, errors: dict[str, str]) -> dict[str, Any]:
-    rows = track.rows_up_to(trial, searched.asha.max_epochs)
-    epochs = rows[-1]["epoch"] if rows else 0
-    reason = errors.get(trial.name, "")
-    ended = "finished" if epochs == searched.asha.max_epochs else "stopped early"
-    return {
-        "trial": trial.name,
-        **_assignment(trial),
-        searched.metric: min((row[searched.metric] for row in rows), default=""),
-        "epochs": epochs,
-        "status": "failed" if reason else ended,
-        "reason": reason,
-        "folder": f"trials/{trial.name}",
-    }
-
-
-def _assignment(trial: Path) -> Assignment:
-    """The searched values of a trial folder."""
-    return json.loads((trial / ASSIGNMENT).read_text())["assignment"]
-
-
-def _trial_folders(folder: Path) -> list[Path]:
-    return sorted(path.parent for path in (folder / "trials").glob(f"t*/{ASSIGNMENT}"))
-
-
-def _trial_name(index: int) -> str:
-    return f"t{index:04d}"
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0] if rows else ["trial"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _last_line(error: Exception) -> str:

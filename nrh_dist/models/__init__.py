@@ -5,7 +5,6 @@ from typing import Any
 
 from torch import nn
 
-from nrh_dist.config import DETECTOR_MODELS, SIZES
 from nrh_dist.errors import UserError
 from nrh_dist.models import freeze
 from nrh_dist.models.blocks import Prediction, parameter_count
@@ -15,6 +14,7 @@ from nrh_dist.models.ptc import Detector, EncoderOnly
 from nrh_dist.models.ptc_att_dih import PtcAttDih
 from nrh_dist.models.ptc_dih import PtcDih
 from nrh_dist.models.two_stage import TwoStage
+from nrh_dist.schema import DETECTOR_MODELS, SIZES
 
 __all__ = ["Prediction", "build", "parameter_count"]
 

@@ -13,9 +13,9 @@ freezes itself altogether.
 
 import re
 
-from nrh_dist.config import FREEZE_RULE
 from nrh_dist.errors import UserError
 from nrh_dist.models.ptc import Detector, EncoderOnly
+from nrh_dist.schema import FREEZE_RULE
 
 
 def apply(detector: Detector | EncoderOnly, policy: str) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from nrh_dist import config as configuration
-from nrh_dist.config import Config
 from nrh_dist.data.iharmony4 import index
 from nrh_dist.data.pack import write_pack
 from nrh_dist.data.synthetic import write_sample
@@ -22,6 +21,7 @@ from nrh_dist.launch.generate import generate
 from nrh_dist.launch.train import train
 from nrh_dist.launch.tune import tune
 from nrh_dist.report.html import write as write_report
+from nrh_dist.schema import Config
 
 SIZE = 64
 COMPOSITES = 96  # of the COCO-Exp test set

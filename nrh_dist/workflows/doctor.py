@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from nrh_dist.config import Config
 from nrh_dist.engine.progress import Say
+from nrh_dist.schema import Config
 
 RAY_SERIES = "2.60"
 FREE_GB = 5.0

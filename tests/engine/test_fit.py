@@ -165,7 +165,7 @@ def test_photos_in_train_and_test_are_said_and_can_be_left_out(tmp_path):
     words = ("data.val_fraction=0.4", f"data.root={tree}")
     said = []
     find_pack(configured(tmp_path, "r", *words), said.append)
-    assert any(line.startswith("1 photos are in both train and test") for line in said)
+    assert any(line.startswith("1 photos or scenes are in both train and test") for line in said)
     dropping = configured(tmp_path, "r", *words, "data.drop_leaked=true")
     said = []
     pack = open_pack(find_pack(dropping, said.append))

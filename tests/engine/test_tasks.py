@@ -7,8 +7,9 @@ from nrh_dist import config
 from nrh_dist.data.feed import gather
 from nrh_dist.engine.assemble import new_model, part_checkpoints, trained_model
 from nrh_dist.engine.dist import Place
+from nrh_dist.engine.draws import row_uniform
 from nrh_dist.engine.run import run
-from nrh_dist.engine.tasks import Harmonisation, row_uniform, task_of
+from nrh_dist.engine.tasks import Harmonisation, task_of
 from nrh_dist.errors import UserError
 
 TINY = ("preset=tiny", "model.width=0.1", "data.val_fraction=0.3", "train.batch_size=4", "train.epochs=1")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from nrh_dist.config import DETECTOR_MODELS, FUSION_MODELS, Model
+from nrh_dist.schema import DETECTOR_MODELS, FUSION_MODELS, Model
 
 
 @pytest.fixture

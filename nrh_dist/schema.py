@@ -1,0 +1,140 @@
+"""The schema: every configuration key with its default, as dataclasses, and the presets."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+SIZES = (64, 128, 256)
+DETECTOR_MODELS = ("ptc", "two_stage", "ptc_dih", "ptc_att_dih", "gated")
+FUSION_MODELS = {"ptc_att_dih": 512, "gated": 0}
+FREEZE_RULE = "encoder, all, none or encoder_until:N with N from 1 to 13 (the VGG convolutions)"
+
+
+@dataclass
+class Run:
+    """Where a run is kept: ``root/name``. An empty name becomes model, seed and a hash of the configuration."""
+
+    root: str = "runs"
+    name: str | None = None
+
+
+@dataclass
+class Model:
+    """Which network, and how wide.
+
+    ``width`` multiplies every channel count (1.0 is the paper). ``fusion_width`` and ``freeze`` are filled in by model
+    when left empty. ``vgg_weights`` is torchvision's VGG16 file for a new detector; empty means torch's cache, and
+    random weights where it is not there. ``correction``, ``correction_grid``, ``gate_threshold`` belong to ``gated``.
+    TensorFlow's defaults: ``initialisation=glorot batchnorm_eps=1e-3 batchnorm_momentum=0.01`` (torch's convention).
+    """
+
+    name: Literal["dih_m", "dih_nm", "ptc", "two_stage", "ptc_dih", "ptc_att_dih", "gated"] = "ptc_dih"
+    width: float = 1.0
+    dih_variant: Literal["inner", "outer"] = "inner"
+    fusion_width: int | None = None
+    freeze: str | None = None
+    dropout: bool = True
+    detector_weights: str | None = None
+    harmoniser_weights: str | None = None
+    vgg_weights: str | None = None
+    correction: Literal["affine", "pixels"] = "affine"
+    correction_grid: int = 8
+    gate_threshold: float = 0.0
+    initialisation: Literal["torch", "glorot"] = "torch"
+    batchnorm_eps: float = 1e-5
+    batchnorm_momentum: float = 0.1
+
+
+@dataclass
+class Data:
+    """What is trained on: a data ``root`` in iHarmony4 layout (packed once into the cache) or a finished ``pack``.
+
+    ``clean_fraction`` of the training samples are shown untouched, with an empty mask. ``drop_leaked`` leaves out
+    training photos that are also in the test list. ``transform_stops`` bounds the exposure shifts of pre-training.
+    """
+
+    root: str | None = None
+    pack: str | None = None
+    size: int = 256
+    val_fraction: float = 0.05
+    clean_fraction: float = 0.0
+    drop_leaked: bool = False
+    transform_stops: float = 3.321928094887362  # log2(10), science of the PTC's pre-training
+
+
+@dataclass
+class Loss:
+    """``mse`` is the paper's; ``object_mse`` divides each image's squared error by its object's area.
+
+    ``gate`` weighs the supervision of the gate with the known mask, ``harm`` the penalty relu(MSE_out - MSE_in); both
+    exist for ``gated`` only.
+    """
+
+    name: Literal["mse", "object_mse"] = "mse"
+    gate: float = 0.0
+    harm: float = 0.0
+
+
+@dataclass
+class Optim:
+    """Adam. TensorFlow's epsilon is 1e-7. ``schedule``: constant, or a cosine restarted every ``restart_epochs``."""
+
+    lr: float = 1e-3
+    eps: float = 1e-8
+    schedule: Literal["constant", "cosine_restarts"] = "constant"
+    restart_epochs: int = 10
+
+
+@dataclass
+class Train:
+    """``batch_size`` is global, over all workers. Checkpoints: every epoch and every ``checkpoint_steps`` steps."""
+
+    epochs: int = 50
+    batch_size: int = 32
+    checkpoint_steps: int = 1000
+    keep_checkpoints: int = 2
+    best_metric: Literal["val/loss", "val/mse"] = "val/loss"
+
+
+@dataclass
+class Track:
+    """Weights & Biases beside the JSONL file. The environment's WANDB_MODE beats ``wandb``."""
+
+    wandb: Literal["online", "offline", "disabled"] = "offline"
+    project: str = "nrh_dist"
+    group: str | None = None
+
+
+@dataclass
+class Scale:
+    """How many training workers, and how many GPUs each (empty: one where the cluster has any, else none)."""
+
+    workers: int = 1
+    gpus_per_worker: float | None = None
+    max_failures: int = 3
+
+
+@dataclass
+class Config:
+    """The root of the schema. ``stage`` is harmonisation for ``nrh train``, one of the others for ``nrh pretrain``."""
+
+    preset: Literal["paper", "tiny"] = "paper"
+    stage: Literal["harmonisation", "equivariance", "thresholds"] = "harmonisation"
+    seed: int = 0
+    run: Run = field(default_factory=Run)
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    loss: Loss = field(default_factory=Loss)
+    optim: Optim = field(default_factory=Optim)
+    train: Train = field(default_factory=Train)
+    track: Track = field(default_factory=Track)
+    scale: Scale = field(default_factory=Scale)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "tiny": {
+        "model": {"width": 0.25},
+        "data": {"size": 64, "val_fraction": 0.1},
+        "train": {"epochs": 5, "batch_size": 16, "checkpoint_steps": 200},
+    },
+}
