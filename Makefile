@@ -21,7 +21,7 @@ demo: setup
 	$(NRH) demo --out demo
 
 test: setup lint
-	NRH_CACHE=$${NRH_CACHE:-$(CURDIR)/.cache/test} $(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest
 
 lint: setup
 	$(VENV)/bin/ruff check .

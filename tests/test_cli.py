@@ -31,6 +31,7 @@ def mistake(capsys, *words: str) -> str:
     return err
 
 
+SPACE = Path(__file__).parents[1] / "search_spaces" / "demo.yaml"
 VERBS = [
     *(["doctor"], ["demo"], ["pretrain"], ["train"], ["tune"], ["evaluate"], ["best"], ["report"]),
     *(["data", "sample"], ["data", "verify"], ["data", "pack"], ["data", "coco-exp"]),
@@ -55,6 +56,9 @@ def test_no_words_is_help(capsys):
         ("train model.nmae=x", "Did you mean: 'name'"),
         ("train model.name=x", "ptc_att_dih"),
         ("train scale.workers=0 data.pack=PACK", "at least 1"),
+        ("train scale.workers=64 preset=tiny data.pack=PACK", "64 workers need 64 CPUs"),
+        ("tune SPACE scale.workers=64 data.pack=PACK", "64 workers need 64 CPUs"),
+        ("evaluate identity --data PACK --out e --actors 64", "64 actors need 64 CPUs"),
         ("train", "no data"),
         ("train data.root=none", "none"),
         ("train data.pack=none", "none"),
@@ -78,7 +82,7 @@ def test_no_words_is_help(capsys):
 )
 def test_mistakes(capsys, tmp_path, monkeypatch, pack, words, expected):
     monkeypatch.chdir(tmp_path)
-    assert expected in mistake(capsys, *words.replace("PACK", str(pack.root)).split())
+    assert expected in mistake(capsys, *words.replace("PACK", str(pack.root)).replace("SPACE", str(SPACE)).split())
     assert list(tmp_path.iterdir()) == []
 
 

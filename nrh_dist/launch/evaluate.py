@@ -48,6 +48,8 @@ def evaluate(words: Sequence[str], data: Path, split: str, actors: int, out: Pat
     rows = pack.rows(split)
     if not len(rows):
         raise UserError(f"the {split} list of {data} is empty: nothing to score; see --split")
+    if session.is_local():
+        session.require(actors, 0, f"{actors} actors", say)
     with _staged(out) as folder:
         session.connect(say)
         session.require(actors, 0, f"{actors} actors", say)

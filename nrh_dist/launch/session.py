@@ -63,10 +63,14 @@ def is_local() -> bool:
 
 
 def resources() -> dict[str, float]:
-    """What the cluster has in all: CPU, GPU, memory ..."""
+    """What Ray has in all: CPU, GPU, memory ... Before it is started here, at most what this machine has."""
     import ray
 
-    return ray.cluster_resources()
+    if ray.is_initialized():
+        return ray.cluster_resources()
+    import torch
+
+    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
 
 
 def require(cpus: float, gpus: float, what: str, say: Say) -> None:

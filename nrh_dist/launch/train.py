@@ -24,6 +24,8 @@ def train(config: Config, say: Say) -> Path:
     finished one says so. ``UserError`` for what a user can mend, before Ray starts where that is possible.
     """
     part_checkpoints(config)
+    if session.is_local():
+        require_workers(config, say)
     pack = find_pack(config, say)
     with rundir.claimed(config) as folder:
         if rundir.is_finished(folder, config):
@@ -42,9 +44,9 @@ def run_workers(config: Config, pack: Path, folder: Path, callbacks: list[Any], 
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    require_workers(config, say)
     gpus = gpus_per_worker(config)
     cpus = cpus_per_worker(config, gpus)
-    session.require(config.scale.workers * cpus, config.scale.workers * gpus, f"{config.scale.workers} workers", say)
     # Ray's own record of the run is disposable, and a damaged one would stop every restart under this name.
     shutil.rmtree(folder / "ray", ignore_errors=True)
     trainer = TorchTrainer(
@@ -73,6 +75,13 @@ def run_workers(config: Config, pack: Path, folder: Path, callbacks: list[Any], 
     shutil.rmtree(folder / "ray", ignore_errors=True)
     if mistake := result.return_value["mistake"]:
         raise UserError(mistake)
+
+
+def require_workers(config: Config, say: Say) -> None:
+    """Refuse more workers than a Ray on this machine can ever hold; say that a cluster has to grow for them."""
+    workers, gpus = config.scale.workers, gpus_per_worker(config)
+    cpus = workers * cpus_per_worker(config, gpus)
+    session.require(cpus, workers * gpus, f"{workers} workers", say)
 
 
 def gpus_per_worker(config: Config) -> float:

@@ -21,7 +21,7 @@ from nrh_dist.engine.run import find_pack, run
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session, space
 from nrh_dist.launch.space import Assignment, Space
-from nrh_dist.launch.train import gpus_per_worker, run_workers
+from nrh_dist.launch.train import gpus_per_worker, require_workers, run_workers
 from nrh_dist.launch.trials import assignment_of, begun, note, trial_name, write_table
 
 SWEEP = "sweep.json"
@@ -50,6 +50,8 @@ def tune(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
     searched = space.read(path, words)
     first = searched.config(searched.first)
     part_checkpoints(first)
+    if session.is_local():
+        require_workers(first, say)
     pack = find_pack(first, say)
     folder = sweep_dir(searched)
     with rundir.locked(folder):
@@ -151,7 +153,7 @@ def _trial_resources(first: Config, say: Say) -> tuple[dict[str, float], int]:
     their workers wait for some would wait for ever.
     """
     gpus, workers = gpus_per_worker(first), first.scale.workers
-    session.require(workers, workers * gpus, "the workers of one trial", say)
+    require_workers(first, say)
     have = session.resources()
     concurrent = have.get("GPU", 0) // (workers * gpus) if gpus else have.get("CPU", 1) // workers
     need = {"CPU": 1.0, **({"GPU": gpus} if gpus else {})} if workers == 1 else {"node:__internal_head__": 0.001}
