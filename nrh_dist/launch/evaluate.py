@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from nrh_dist import perceptual
-from nrh_dist.data.pack import RESIZE, Pack, cached_pack
+from nrh_dist.data.pack import RESIZE, Pack, cached_pack, open_pack
 from nrh_dist.engine import checkpoint, rundir, score, summary
 from nrh_dist.engine.files import write_json
 from nrh_dist.engine.progress import Progress, Say
@@ -44,12 +44,12 @@ def evaluate(words: Sequence[str], data: Path, split: str, actors: int, out: Pat
     ``out`` together, when all are done. An earlier evaluation there is replaced.
     """
     found = score.entries(words)
-    pack = cached_pack(data, next((entry.size for entry in found if entry.size), DEFAULT_SIZE), say)
+    if session.is_local():
+        session.require(actors, 0, f"{actors} actors", say)
+    pack = _open(data, found, say)
     rows = pack.rows(split)
     if not len(rows):
         raise UserError(f"the {split} list of {data} is empty: nothing to score; see --split")
-    if session.is_local():
-        session.require(actors, 0, f"{actors} actors", say)
     with _staged(out) as folder:
         session.connect(say)
         session.require(actors, 0, f"{actors} actors", say)
@@ -77,6 +77,14 @@ def evaluate(words: Sequence[str], data: Path, split: str, actors: int, out: Pat
         )
     say(f"wrote {out}")
     return out
+
+
+def _open(data: Path, found: list[Entry], say: Say) -> Pack:
+    """The data at the size of the checkpoints; for ``identity`` alone, a pack at its own size."""
+    size = next((entry.size for entry in found if entry.size), None)
+    if size is None and (data / "pack.json").exists():
+        return open_pack(data)
+    return cached_pack(data, size or DEFAULT_SIZE, say)
 
 
 def _score(
