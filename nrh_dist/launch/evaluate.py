@@ -19,7 +19,7 @@ from nrh_dist.engine.progress import Progress, Say
 from nrh_dist.engine.score import Entry, Scorer
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session
-from nrh_dist.launch.pool import map_over_actors
+from nrh_dist.launch.pool import Pool
 
 CHUNK = 16  # images in one work item and one batch, so that no number depends on how many actors there are
 STRIPS = 6
@@ -57,9 +57,10 @@ def evaluate(words: Sequence[str], data: Path, split: str, actors: int, out: Pat
         if missing:
             say(f"the LPIPS column stays empty: {missing}")
         say(f"scoring {len(found)} models on {len(rows)} images at {pack.size} px with {actors} actor(s)")
-        per_image = _score(pack, found, rows, actors, missing is None, say)
+        with Pool(_starter(pack, found, missing is None, actors), actors, say) as pool:
+            per_image = _score(pool, found, rows, say)
+            _write_strips(pool, folder / "strips", pack, found, _strip_rows(pack, rows, per_image))
         _write_csv(folder / "per_image.csv", per_image)
-        _write_strips(folder / "strips", pack, found, _strip_rows(pack, rows, per_image), actors, say)
         write_json(
             folder / "summary.json",
             {
@@ -87,9 +88,7 @@ def _open(data: Path, found: list[Entry], say: Say) -> Pack:
     return cached_pack(data, size or DEFAULT_SIZE, say)
 
 
-def _score(
-    pack: Pack, found: list[Entry], rows: np.ndarray, actors: int, lpips: bool, say: Say
-) -> list[dict[str, Any]]:
+def _score(pool: Pool, found: list[Entry], rows: np.ndarray, say: Say) -> list[dict[str, Any]]:
     """One row an image and entry, ordered by entry, then by position in the pack."""
     chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     scored: dict[int, list[list[dict[str, Any]]]] = {}
@@ -99,7 +98,7 @@ def _score(
         scored[index] = result
         progress.add(len(chunks[index]), "scored")
 
-    map_over_actors(_starter(pack, found, lpips), [("score", chunk) for chunk in chunks], actors, done, say)
+    pool.map([("score", chunk) for chunk in chunks], done)
     return [row for entry in range(len(found)) for index in range(len(chunks)) for row in scored[index][entry]]
 
 
@@ -110,7 +109,7 @@ def _strip_rows(pack: Pack, rows: np.ndarray, per_image: list[dict[str, Any]]) -
     return [int(rows[order[int((index + 0.5) * len(rows) / count)]]) for index in range(count)]
 
 
-def _write_strips(folder: Path, pack: Pack, found: list[Entry], rows: list[int], actors: int, say: Say) -> None:
+def _write_strips(pool: Pool, folder: Path, pack: Pack, found: list[Entry], rows: list[int]) -> None:
     """The pictures that the report draws, chosen by ``RULE``."""
     folder.mkdir()
     strips: dict[int, dict[str, Any]] = {}
@@ -133,15 +132,16 @@ def _write_strips(folder: Path, pack: Pack, found: list[Entry], rows: list[int],
             },
         }
 
-    map_over_actors(_starter(pack, found, False), [("render", row) for row in rows], min(actors, 2), done, say)
+    pool.map([("render", row) for row in rows], done)
     ordered = [strips[index] for index in sorted(strips)]
     write_json(folder / "strips.json", {"schema": 1, "rule": RULE.format(count=len(rows)), "strips": ordered})
 
 
-def _starter(pack: Pack, found: list[Entry], lpips: bool) -> Callable[[], Any]:
+def _starter(pack: Pack, found: list[Entry], lpips: bool, actors: int) -> Callable[[], Any]:
+    """What starts an actor; where there are GPUs, the actors share them evenly."""
     import ray
 
-    gpus = 1.0 if session.resources().get("GPU", 0) >= 1 else 0.0
+    gpus = min(1.0, session.resources().get("GPU", 0) / actors)
     actor = ray.remote(num_cpus=1, num_gpus=gpus)(ScoringActor)
     entries = [entry._replace(path=entry.path.absolute() if entry.path else None) for entry in found]
     return lambda: actor.remote(pack.root.absolute(), entries, lpips)

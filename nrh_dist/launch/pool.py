@@ -9,43 +9,65 @@ from nrh_dist.engine.progress import Say
 RETRIES = 3
 
 
-def map_over_actors(
-    start: Callable[[], Any], items: Sequence[Any], actors: int, done: Callable[[int, Any], None], say: Say
-) -> None:
-    """Call ``actor.work(item)`` for every item, on ``actors`` actors made by ``start``, one item in flight on each.
+class Pool:
+    """``count`` actors made by ``start``, each with a method ``work(item)``; a context that ends them.
 
-    ``done(index, result)`` is called once for each item, in order of completion. When an actor dies, its item goes
-    back to the queue and a new actor takes its place; an item that loses ``RETRIES`` actors raises RuntimeError: it is
-    the likely killer. An exception inside ``work`` is raised here as it was there.
+    One item is in flight on each actor. When an actor dies, its item goes back to the queue and a new actor takes its
+    place; an item that loses ``RETRIES`` actors raises RuntimeError: it is the likely killer.
     """
-    import ray
-    from ray.exceptions import RayActorError, RayTaskError
 
-    waiting = deque(range(len(items)))
-    lost: Counter[int] = Counter()
-    idle = [start() for _ in range(min(actors, len(items)))]
-    busy: dict[Any, tuple[Any, int]] = {}
-    try:
-        while waiting or busy:
-            while waiting and idle:
-                actor, index = idle.pop(), waiting.popleft()
-                busy[actor.work.remote(items[index])] = (actor, index)
-            (finished,), _ = ray.wait(list(busy), num_returns=1)
-            actor, index = busy.pop(finished)
+    def __init__(self, start: Callable[[], Any], count: int, say: Say) -> None:
+        self._start, self._say = start, say
+        self._idle = [start() for _ in range(count)]
+        self._busy: dict[Any, tuple[Any, int]] = {}
+
+    def map(self, items: Sequence[Any], done: Callable[[int, Any], None]) -> None:
+        """Call ``done(index, result)`` once for every item, in order of completion.
+
+        An exception inside ``work`` is raised here as it was there, and ends the map.
+        """
+        import ray
+        from ray.exceptions import RayActorError, RayTaskError
+
+        waiting = deque(range(len(items)))
+        lost: Counter[int] = Counter()
+        while waiting or self._busy:
+            while waiting and self._idle:
+                actor, index = self._idle.pop(), waiting.popleft()
+                self._busy[actor.work.remote(items[index])] = (actor, index)
+            (finished,), _ = ray.wait(list(self._busy), num_returns=1)
+            actor, index = self._busy.pop(finished)
             try:
                 result = ray.get(finished)
             except RayTaskError as error:
+                self._idle.append(actor)
+                self._drain()
                 raise error.cause from None
             except RayActorError as error:
                 lost[index] += 1
                 if lost[index] >= RETRIES:
                     raise RuntimeError(f"item {index} lost {RETRIES} actors in a row: {error}") from None
-                say("an actor died; its item is done again on a new one")
+                self._say("an actor died; its item is done again on a new one")
                 waiting.append(index)
-                idle.append(start())
+                self._idle.append(self._start())
                 continue
-            idle.append(actor)
+            self._idle.append(actor)
             done(index, result)
-    finally:
-        for actor in [*idle, *(actor for actor, _ in busy.values())]:
+
+    def _drain(self) -> None:
+        """Wait for what is in flight and forget it: a later map must not take it for its own."""
+        import ray
+
+        for future, (actor, _) in self._busy.items():
+            ray.wait([future])
+            self._idle.append(actor)
+        self._busy.clear()
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import ray
+
+        for actor in [*self._idle, *(actor for actor, _ in self._busy.values())]:
             ray.kill(actor)

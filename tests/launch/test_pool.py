@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nrh_dist.launch.pool import map_over_actors
+from nrh_dist.launch.pool import Pool
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -32,9 +32,8 @@ def run(tmp_path, items, actors, said):
 
     actor = ray.remote(num_cpus=1)(Worker)
     results = []
-    map_over_actors(
-        lambda: actor.remote(str(tmp_path)), items, actors, lambda *result: results.append(result), said.append
-    )
+    with Pool(lambda: actor.remote(str(tmp_path)), actors, said.append) as pool:
+        pool.map(items, lambda *result: results.append(result))
     return results
 
 
@@ -42,6 +41,21 @@ def test_every_item_once_on_any_number_of_actors(tmp_path):
     for actors in (1, 2):
         assert sorted(run(tmp_path, list(range(10)), actors, [])) == [(i, i * i) for i in range(10)]
     assert run(tmp_path, [], 2, []) == []
+
+
+def test_the_actors_of_a_pool_are_kept_for_the_next_map(tmp_path):
+    import ray
+
+    actor = ray.remote(num_cpus=1)(Worker)
+    results = []
+    with Pool(lambda: actor.remote(str(tmp_path)), 2, print) as pool:
+        for items in ([1, 2, 3], [4, 5]):
+            pool.map(items, lambda *result: results.append(result))
+        with pytest.raises(ValueError, match="negative"):
+            pool.map([-1, 8, 9], print)
+        pool.map([6], lambda *result: results.append(result))
+    assert sorted(value for _, value in results) == [1, 4, 9, 16, 25, 36]
+    assert len(list(tmp_path.glob("pid-*"))) == 2
 
 
 def test_a_killed_actor_costs_nothing_but_time(tmp_path):
