@@ -1,16 +1,20 @@
 """Run any verb of nrh on a cluster: the command line as on one machine, joined to the Ray that runs here.
 
-ray submit cluster/config.yaml cluster/job.py -- train model.name=ptc_dih data.root=/data/iHarmony4 scale.workers=4
+ray submit cluster/config.yaml cluster/job.py -- train model.name=ptc_dih data.root=/data/iHarmony4 run.root=/data/runs scale.workers=4 scale.gpus_per_worker=1
 """
 
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def main(arguments: Sequence[str]) -> None:
     """Run ``nrh ARGUMENTS`` on the cluster of this machine; any failure exits non-zero."""
     os.environ.setdefault("RAY_ADDRESS", "auto")
+    project = Path.home() / "nrh_dist"  # where the launcher puts the project; it runs this script in the home folder
+    if project.is_dir():
+        os.chdir(project)
     from nrh_dist.cli import main as nrh
 
     nrh(list(arguments))

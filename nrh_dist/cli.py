@@ -166,7 +166,7 @@ def evaluate_verb(
 @app.command(epilog="Example: nrh best runs --metric val/mse")
 def best(
     folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Runs, sweeps or folders of them")],
-    metric: Annotated[str, typer.Option(help="A metric of metrics.jsonl; lower is better")] = "val/mse",
+    metric: Annotated[str, typer.Option(help="A metric of metrics.jsonl, as val/mse or val/psnr")] = "val/mse",
 ) -> None:
     """Name the best checkpoint below folders of runs and sweeps, and why."""
     from nrh_dist.engine.select import candidates, describe
@@ -196,7 +196,7 @@ def main(arguments: list[str] | None = None) -> None:
     except typer.TyperException as error:
         _stop(error.format_message())
     except (KeyboardInterrupt, typer.Abort):
-        _stop("interrupted; the same command continues")
+        _stop("interrupted: nrh train goes on with the same command, nrh tune with --resume added")
     sys.exit(status if isinstance(status, int) else 0)
 
 

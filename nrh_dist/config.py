@@ -7,6 +7,7 @@ has a default of its model is filled in by ``load``; nothing else is ever rewrit
 import copy
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nrh_dist.errors import UserError
-from nrh_dist.schema import DETECTOR_MODELS, FREEZE_RULE, FUSION_MODELS, PRESETS, SIZES, Config
+from nrh_dist.schema import (
+    DETECTOR_MODELS,
+    FREEZE_RULE,
+    FUSION_MODELS,
+    HARMONISER_PART_MODELS,
+    PRESETS,
+    SIZES,
+    Config,
+)
 
 # Keys that say where and how fast, never what: a run may continue with other values of these.
 PLACE_KEYS = ("run", "scale", "track")
@@ -88,6 +97,7 @@ def flatten(config: Config) -> dict[str, Any]:
 def with_absolute_paths(config: Config, base: Path) -> Config:
     """A copy whose paths, seen from ``base``, mean the same in any working folder, as on the machines of a cluster."""
     copied = copy.deepcopy(config)
+    copied.run.name = run_name(config)  # a default name depends on the paths as they were given
     for section, key in PATH_KEYS:
         value = getattr(getattr(copied, section), key)
         if value:
@@ -128,7 +138,8 @@ def check(config: Config) -> None:
     _require(0 <= data.val_fraction < 1, "data.val_fraction", data.val_fraction, "must be in [0, 1)")
     _require(0 <= data.clean_fraction < 1, "data.clean_fraction", data.clean_fraction, "must be in [0, 1)")
     _require(data.transform_stops > 0, "data.transform_stops", data.transform_stops, "must be above 0")
-    _require(config.optim.lr > 0, "optim.lr", config.optim.lr, "must be above 0")
+    _require(config.seed >= 0, "seed", config.seed, "must be 0 or more")
+    _require(0 < config.optim.lr < math.inf, "optim.lr", config.optim.lr, "must be above 0 and finite")
     _require(config.optim.eps > 0, "optim.eps", config.optim.eps, "must be above 0")
     _require(
         config.optim.restart_epochs >= 1, "optim.restart_epochs", config.optim.restart_epochs, "must be at least 1"
@@ -181,6 +192,10 @@ def _check_model(config: Config) -> None:
         _require(
             value >= 0 and only_gated, f"loss.{key}", value, f"must be 0 for {model.name}: it exists for gated only"
         )
+    if model.harmoniser_weights is not None:
+        takes = model.name in HARMONISER_PART_MODELS
+        only = f"exists for {', '.join(HARMONISER_PART_MODELS)} only, not for {model.name}; leave it out"
+        _require(takes, "model.harmoniser_weights", model.harmoniser_weights, only)
     is_detector_stage = config.stage != "harmonisation"
     _require(
         is_detector_stage == (model.name == "ptc"),
@@ -188,6 +203,8 @@ def _check_model(config: Config) -> None:
         model.name,
         "is trained by nrh pretrain (model ptc) or by nrh train (all other models)",
     )
+    metric = config.train.best_metric
+    _require(not is_detector_stage or metric == "val/loss", "train.best_metric", metric, "must be val/loss for ptc")
 
 
 def _fill_in(config: Config) -> None:

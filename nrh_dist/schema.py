@@ -6,6 +6,7 @@ from typing import Any, Literal
 SIZES = (64, 128, 256)
 DETECTOR_MODELS = ("ptc", "two_stage", "ptc_dih", "ptc_att_dih", "gated")
 FUSION_MODELS = {"ptc_att_dih": 512, "gated": 0}
+HARMONISER_PART_MODELS = ("two_stage", "ptc_dih", "gated")
 FREEZE_RULE = "encoder, all, none or encoder_until:N with N from 1 to 13 (the VGG convolutions)"
 
 

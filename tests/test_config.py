@@ -60,6 +60,8 @@ def test_dump_loads_to_the_same(tmp_path, name, preset):
         ("model.gate_threshold=1", "0, 1"),
         ("model.name=ptc", "nrh pretrain"),
         ("run.name=../x", "letters, digits"),
+        ("seed=-1", "0 or more"),
+        ("optim.lr=inf", "finite"),
         ("lr", "key=value"),
         ("model=3", "model"),
     ],
@@ -103,3 +105,13 @@ def test_absolute_paths_for_other_machines(tmp_path):
     there = config.with_absolute_paths(one, tmp_path)
     assert (there.data.root, there.run.root, there.run.name) == (f"{tmp_path}/d", f"{tmp_path}/runs", "r")
     assert (there.model.detector_weights, there.data.pack, one.data.root) == ("/w", None, "d")
+
+
+def test_settings_that_a_model_has_no_part_for():
+    assert "two_stage, ptc_dih, gated only" in message("model.name=dih_nm", "model.harmoniser_weights=x")
+    assert "val/loss" in message("model.name=ptc", "stage=equivariance", "train.best_metric=val/mse")
+
+
+def test_a_default_name_is_kept_when_paths_become_absolute(tmp_path):
+    one = config.load(None, ["data.root=d"])
+    assert config.run_name(config.with_absolute_paths(one, tmp_path)) == config.run_name(one)

@@ -31,12 +31,13 @@ def new_model(config: Config, say: Say) -> nn.Module:
         assert isinstance(network, Detector)
         module = Equivariance(network, options)
     parts = part_checkpoints(config)
+    detector: Any = getattr(network, "detector", network)
     if "detector" in parts:
         weights.load_detector(module, checkpoint.read_weights(parts["detector"]))
-    elif isinstance(network, Detector):
-        _load_vgg(network.encoder, config, say)
     elif name in DETECTOR_MODELS:
-        say(f"the detector of {name} starts from random weights: model.detector_weights names no pre-trained one")
+        _load_vgg(detector.encoder, config, say)
+        if name != "ptc":
+            say(f"model.detector_weights names no pre-trained detector: that of {name} starts without")
     if "harmoniser" in parts:
         weights.load_harmoniser(module, checkpoint.read_weights(parts["harmoniser"]))
     elif name == "two_stage":
@@ -51,6 +52,8 @@ def part_checkpoints(config: Config) -> dict[str, Path]:
         parts["detector"] = _part(config.model.detector_weights, "ptc", "model.detector_weights", config)
     if config.model.harmoniser_weights:
         parts["harmoniser"] = _part(config.model.harmoniser_weights, "dih_m", "model.harmoniser_weights", config)
+    if config.model.vgg_weights:
+        _require_vgg(Path(config.model.vgg_weights), config)
     return parts
 
 
@@ -74,10 +77,6 @@ def _load_vgg(encoder: Encoder, config: Config, say: Say) -> None:
         say(f"the detector's encoder starts from random weights: no VGG16 file at {path}")
         return
     if config.model.width != 1.0:
-        if given:
-            raise UserError(
-                f"model.vgg_weights={path}: VGG16 weights fit model.width=1.0 only, not {config.model.width}"
-            )
         say(f"the detector's encoder starts from random weights: VGG16's do not fit model.width={config.model.width}")
         return
     try:
@@ -86,6 +85,13 @@ def _load_vgg(encoder: Encoder, config: Config, say: Say) -> None:
         raise UserError(f"model.vgg_weights={path}: not a readable weights file ({type(error).__name__})") from None
     weights.load_vgg16(encoder, state)
     say(f"the detector's encoder starts from the VGG16 weights in {path}")
+
+
+def _require_vgg(path: Path, config: Config) -> None:
+    if config.model.width != 1.0:
+        raise UserError(f"model.vgg_weights={path}: VGG16 weights fit model.width=1.0 only, not {config.model.width}")
+    if not path.is_file():
+        raise UserError(f"model.vgg_weights={path}: there is no such file")
 
 
 def _part(word: str, wanted: str, key: str, config: Config) -> Path:
@@ -97,6 +103,8 @@ def _part(word: str, wanted: str, key: str, config: Config) -> Path:
         raise UserError(f"{key}={word} is a {found['name']} checkpoint: {config.model.name} takes a {wanted} there")
     if meta["size"] != config.data.size and wanted == "dih_m":
         raise UserError(f"{key}={word} was trained at data.size={meta['size']}, this run has {config.data.size}")
+    if wanted == "dih_m" and found["dih_variant"] != config.model.dih_variant:
+        raise UserError(f"{key}={word} has model.dih_variant={found['dih_variant']}, not {config.model.dih_variant}")
     if found["width"] != config.model.width:
         raise UserError(f"{key}={word} has model.width={found['width']}, this run has {config.model.width}")
     return path

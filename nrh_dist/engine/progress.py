@@ -10,7 +10,7 @@ class Progress:
     """Counts images and says, every ``interval`` seconds, the share done, images/s and the time left."""
 
     def __init__(self, total: int, say: Say, interval: float = 5.0) -> None:
-        self._total, self._say, self._interval = total, say, interval
+        self._total, self._say, self._interval = max(total, 1), say, interval
         self._done = 0
         self._started = self._spoken = time.monotonic()
 
@@ -21,8 +21,9 @@ class Progress:
         if now - self._spoken >= self._interval:
             self._spoken = now
             rate = self._done / (now - self._started)
-            left = duration((self._total - self._done) / rate)
-            self._say(f"{text}: {100 * self._done / self._total:.0f} %, {rate:.1f} images/s, {left} left")
+            done = min(self._done, self._total)
+            left = duration((self._total - done) / rate)
+            self._say(f"{text}: {100 * done / self._total:.0f} %, {rate:.1f} images/s, {left} left")
 
 
 def duration(seconds: float) -> str:

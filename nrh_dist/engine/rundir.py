@@ -36,6 +36,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Wait until no other process writes this run: workers may outlive a killed driver by seconds."""
+    with (folder / ".writer").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def claimed(config: Config) -> Iterator[Path]:
     """Lock the run's folder and write its ``config.yaml`` before work starts; yields the folder.
 

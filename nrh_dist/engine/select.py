@@ -12,6 +12,7 @@ from nrh_dist.errors import UserError
 
 BEST = "best.json"
 IDENTITY = "identity"
+HIGHER_IS_BETTER = ("val/psnr", "val/accuracy", "val/iou")
 
 
 class Candidate(NamedTuple):
@@ -62,7 +63,7 @@ def run_of(path: Path) -> str:
 
 
 def candidates(folders: Iterable[Path], metric: str) -> list[Candidate]:
-    """Every kept checkpoint below ``folders`` with a value of ``metric``, best (lowest) first.
+    """Every kept checkpoint below ``folders`` with a value of ``metric``, best first: lowest, but for PSNR and shares.
 
     Ties: the earlier epoch, then the run's name. ``UserError`` where no run has the metric.
     """
@@ -82,13 +83,15 @@ def candidates(folders: Iterable[Path], metric: str) -> list[Candidate]:
     if not found:
         there = ", ".join(sorted(key for key in known if "/" in key)) or "none"
         raise UserError(f"no checkpoint with {metric} below {', '.join(map(str, folders))}; metrics there: {there}")
-    return sorted(found, key=lambda one: (one.value, one.epoch, one.run))
+    sign = -1 if metric in HIGHER_IS_BETTER else 1
+    return sorted(found, key=lambda one: (sign * one.value, one.epoch, one.run))
 
 
 def describe(found: list[Candidate], metric: str, most: int = 10) -> list[str]:
     """Lines for a person: the best checkpoint with the reason, then the first ``most`` in order."""
     best = found[0]
-    reason = f"lowest {metric} of {len(found)} kept checkpoints; ties go to the earlier epoch, then to the run's name"
+    end = "highest" if metric in HIGHER_IS_BETTER else "lowest"
+    reason = f"{end} {metric} of {len(found)} kept checkpoints; ties go to the earlier epoch, then to the run's name"
     lines = [f"{best.checkpoint}  ({reason})"]
     width = max(len(one.run) for one in found[:most])
     for rank, one in enumerate(found[:most], start=1):

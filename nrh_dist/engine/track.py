@@ -1,5 +1,6 @@
 """Tracking: one JSON line an epoch always; Weights & Biases or nothing beside it, never on the critical path."""
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,7 +47,7 @@ class WandbTracker:
             "project": config.track.project,
             "group": config.track.group or config.model.name,
             "name": folder.name,
-            "id": folder.name,
+            "id": _stable_id(folder),
             "resume": "allow",
             "dir": folder,
             "config": configuration.flatten(config),
@@ -79,6 +80,11 @@ class WandbTracker:
         except Exception as error:  # whatever a tracker raises, the training goes on
             self._failed = True
             print(f"W&B failed ({type(error).__name__}: {error}): training goes on without it", flush=True)
+
+
+def _stable_id(folder: Path) -> str:
+    """The same for a resumed run, another for a run of the same name elsewhere."""
+    return f"{folder.name}-{hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:8]}"
 
 
 def wandb_mode(config: Config) -> str:

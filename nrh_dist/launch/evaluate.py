@@ -1,6 +1,7 @@
 """``nrh evaluate``: checkpoints scored on a data folder by a pool of actors."""
 
 import csv
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -138,13 +139,18 @@ def _write_strips(pool: Pool, folder: Path, pack: Pack, found: list[Entry], rows
 
 
 def _starter(pack: Pack, found: list[Entry], lpips: bool, actors: int) -> Callable[[], Any]:
-    """What starts an actor; where there are GPUs, the actors share them evenly."""
+    """What starts an actor; where there are GPUs, the actors share them."""
     import ray
 
-    gpus = min(1.0, session.resources().get("GPU", 0) / actors)
+    gpus = gpu_share(actors, int(session.resources().get("GPU", 0)))
     actor = ray.remote(num_cpus=1, num_gpus=gpus)(ScoringActor)
     entries = [entry._replace(path=entry.path.absolute() if entry.path else None) for entry in found]
     return lambda: actor.remote(pack.root.absolute(), entries, lpips)
+
+
+def gpu_share(actors: int, gpus: int) -> float:
+    """The part of a GPU that each actor reserves, so that all fit: a share never spans two GPUs. 0 without any."""
+    return 1 / math.ceil(actors / gpus) if gpus else 0.0
 
 
 class ScoringActor:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nrh_dist.engine.progress import Say
+from nrh_dist.errors import UserError
 
 RETRIES = 3
 
@@ -13,7 +14,7 @@ class Pool:
     """``count`` actors made by ``start``, each with a method ``work(item)``; a context that ends them.
 
     One item is in flight on each actor. When an actor dies, its item goes back to the queue and a new actor takes its
-    place; an item that loses ``RETRIES`` actors raises RuntimeError: it is the likely killer.
+    place; an item that loses ``RETRIES`` actors raises ``UserError``: it is the likely killer.
     """
 
     def __init__(self, start: Callable[[], Any], count: int, say: Say) -> None:
@@ -27,7 +28,7 @@ class Pool:
         An exception inside ``work`` is raised here as it was there, and ends the map.
         """
         import ray
-        from ray.exceptions import RayActorError, RayTaskError
+        from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
         waiting = deque(range(len(items)))
         lost: Counter[int] = Counter()
@@ -43,10 +44,12 @@ class Pool:
                 self._idle.append(actor)
                 self._drain()
                 raise error.cause from None
-            except RayActorError as error:
+            except (RayActorError, NodeDiedError, OutOfMemoryError) as error:
+                ray.kill(actor)  # one that is only out of reach would keep its CPU
                 lost[index] += 1
                 if lost[index] >= RETRIES:
-                    raise RuntimeError(f"item {index} lost {RETRIES} actors in a row: {error}") from None
+                    reason = " ".join(str(error).split())
+                    raise UserError(f"item {index} lost {RETRIES} actors in a row; the last one: {reason}") from None
                 self._say("an actor died; its item is done again on a new one")
                 waiting.append(index)
                 self._idle.append(self._start())

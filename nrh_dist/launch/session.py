@@ -1,6 +1,7 @@
 """Ray started or joined: one local Ray for this process, or the cluster that RAY_ADDRESS names."""
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,12 +43,26 @@ def connect(say: Say) -> None:
         options |= {"address": address, "runtime_env": {"env_vars": {"RAY_ADDRESS": address, **_ENVIRONMENT}}}
     else:
         options |= {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+    if address and (reason := unreachable(address)):
+        raise UserError(f"RAY_ADDRESS={address} does not answer ({reason}): start the cluster, or unset it")
     say(f"connecting to Ray at {address}" if address else "starting Ray on this machine")
     try:
         ray.init(**options)
     except ConnectionError as error:
-        raise UserError(f"RAY_ADDRESS={address} does not answer ({error}): start the cluster or unset it") from None
+        raise UserError(f"RAY_ADDRESS={address} does not answer ({error}): start the cluster, or unset it") from None
     tighten_token()
+
+
+def unreachable(address: str) -> str | None:
+    """Why nothing answers at ``address``, or None. Ray itself would try for minutes; "auto" is left to it."""
+    if address in ("auto", "local"):
+        return None
+    host, _, port = address.removeprefix("ray://").partition(":")
+    try:
+        socket.create_connection((host, int(port or 6379)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
 
 
 def tighten_token() -> None:

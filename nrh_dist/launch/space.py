@@ -31,6 +31,8 @@ KEYS = {"metric", "mode", "trials", "scheduler", "search", "base", "space"}
 METRICS = ("val/mse", "val/loss")
 SEARCHES = ("random", "grid", "optuna")
 KINDS = ("choice", "uniform", "loguniform")
+FIXED = {"train.epochs": "scheduler.asha.max_epochs", "train.best_metric": "metric"}
+INTERIOR = 0.3819660112501051  # an irrational share of a range: no whole number hides that a key takes only these
 
 Assignment = dict[str, Any]
 
@@ -75,19 +77,16 @@ class Space:
     base: tuple[str, ...]
     dimensions: tuple[Dimension, ...]
 
-    def words(self, assignment: Assignment) -> list[str]:
-        """The ``key=value`` words of a trial: base, epochs, and the dimensions whose condition holds."""
-        active = {**_pairs(self.base), **assignment}
-        chosen = [
-            f"{one.key}={json.dumps(assignment[one.key])}"
-            for one in self.dimensions
-            if all(active.get(key) == value for key, value in one.when)
-        ]
-        return [*self.base, f"train.epochs={self.asha.max_epochs}", f"train.best_metric={self.metric}", *chosen]
+    def active(self, assignment: Assignment) -> Assignment:
+        """The part of ``assignment`` whose conditions hold; a condition speaks of the base or of an unconditional key."""
+        always = {one.key: assignment[one.key] for one in self.dimensions if not one.when}
+        known = configuration.flatten(configuration.load(None, self._words(always)))
+        held = [one.key for one in self.dimensions if all(known[key] == value for key, value in one.when)]
+        return {key: assignment[key] for key in held}
 
     def config(self, assignment: Assignment) -> Config:
         """The configuration of a trial."""
-        return configuration.load(None, self.words(assignment))
+        return configuration.load(None, self._words(self.active(assignment)))
 
     def assignments(self, seed: int) -> list[Assignment]:
         """The trials of a random or grid search, drawn up front: trial i is a function of the file, the seed and i."""
@@ -96,6 +95,10 @@ class Space:
             return [dict(zip(self.keys, chosen, strict=True)) for chosen in values]
         generator = np.random.default_rng(seed)
         return [{one.key: one.draw(generator) for one in self.dimensions} for _ in range(self.trials)]
+
+    def _words(self, active: Assignment) -> list[str]:
+        fixed = [f"train.epochs={self.asha.max_epochs}", f"train.best_metric={self.metric}"]
+        return [*self.base, *fixed, *(f"{key}={json.dumps(value)}" for key, value in active.items())]
 
     @property
     def first(self) -> Assignment:
@@ -149,6 +152,10 @@ class _Reader:
         else:
             trials = content.get("trials")
             self.require(_is_count(trials), "trials", f"trials must be a number of at least 1, not {trials}")
+        for word in words:
+            key = word.split("=")[0]
+            self.require(key not in FIXED, "", f"{word}: a sweep takes it from {FIXED.get(key)}; change it there")
+            self.require(all(one.key != key for one in dimensions), f"space/{key}", f"{word}: {key} is searched here")
         base = [f"{key}={json.dumps(value)}" for key, value in self.mapping(content, "base", optional=True).items()]
         space = Space(self.path.stem, metric, trials, search, self.asha(content), (*base, *words), dimensions)
         self.check_values(space)
@@ -163,7 +170,7 @@ class _Reader:
         self.require(
             valid and "max_epochs" in given,
             "scheduler",
-            f"asha takes max_epochs and, if you like, {known - {'max_epochs'}}",
+            "asha takes max_epochs and, if you like, grace_epochs and reduction_factor",
         )
         asha = Asha(**given)
         self.require(asha.grace_epochs <= asha.max_epochs, "scheduler", "grace_epochs must not exceed max_epochs")
@@ -181,6 +188,9 @@ class _Reader:
         kind, values, when = kinds[0], given[kinds[0]], given.get("when", {})
         self.require(isinstance(values, list) and bool(values), where, f"{key}: {kind} takes a list of values")
         self.require(isinstance(when, dict), where, f"{key}: when takes keys and values")
+        for condition in when:
+            known = condition in configuration.flatten(Config())
+            self.require(known, where, f"{key}: the condition's key {condition} does not exist")
         if kind != "choice":
             numbers = len(values) == 2 and all(isinstance(value, int | float) for value in values)
             self.require(numbers and values[0] < values[1], where, f"{key}: {kind} takes [low, high], not {values}")
@@ -190,13 +200,19 @@ class _Reader:
         return Dimension(key, kind, tuple(values), tuple(when.items()))
 
     def check_values(self, space: Space) -> None:
-        """Load a configuration for every value of every dimension, where its condition holds."""
+        """Load a configuration for values of every dimension, where its condition holds."""
         for one in space.dimensions:
-            for value in one.values:
+            where = f"space/{one.key}"
+            low, high = one.values[0], one.values[-1]
+            inside = [] if one.kind == "choice" else [low + INTERIOR * (high - low)]
+            for value in (*one.values, *inside):
+                assignment = {**space.first, **dict(one.when), one.key: value}
                 try:
-                    config = space.config({**space.first, **dict(one.when), one.key: value})
+                    config = space.config(assignment)
+                    held = one.key in space.active(assignment)
                 except UserError as error:
-                    raise UserError(f"{self.where(f'space/{one.key}')}: {error}") from None
+                    raise UserError(f"{self.where(where)}: {error}") from None
+                self.require(held, where, f"{one.key}: its condition {dict(one.when)} never holds")
         self.require(config.stage == "harmonisation", "base", "a sweep searches harmonisation models")
 
     def mapping(self, content: dict[str, Any], key: str, optional: bool = False) -> dict[str, Any]:
@@ -223,17 +239,6 @@ def _lines(node: yaml.Node | None) -> dict[str, int]:
         if isinstance(value, yaml.MappingNode):
             lines.update({f"{key.value}/{inner.value}": inner.start_mark.line + 1 for inner, _ in value.value})
     return lines
-
-
-def _pairs(words: Sequence[str]) -> dict[str, Any]:
-    flat = OmegaConf.to_container(OmegaConf.from_dotlist(list(words)))
-    assert isinstance(flat, dict)
-    return {
-        f"{section!s}.{key}": value
-        for section, inner in flat.items()
-        if isinstance(inner, dict)
-        for key, value in inner.items()
-    }
 
 
 def _is_count(value: Any) -> bool:

@@ -1,6 +1,7 @@
 """``nrh train`` and ``nrh pretrain``: the loop of engine/fit.py under Ray Train."""
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ def run_workers(config: Config, pack: Path, folder: Path, callbacks: list[Any], 
     require_workers(config, say)
     gpus = gpus_per_worker(config)
     cpus = cpus_per_worker(config, gpus)
+    if not gpus:
+        say(f"{config.scale.workers} worker(s) train on CPUs; scale.gpus_per_worker=1 asks for a GPU each")
     # Ray's own record of the run is disposable, and a damaged one would stop every restart under this name.
     shutil.rmtree(folder / "ray", ignore_errors=True)
     trainer = TorchTrainer(
@@ -85,10 +88,13 @@ def require_workers(config: Config, say: Say) -> None:
 
 
 def gpus_per_worker(config: Config) -> float:
-    """``scale.gpus_per_worker``, or one where the cluster has any GPU, else none."""
+    """``scale.gpus_per_worker``; empty: one where there are enough GPUs for all workers, else none.
+
+    A cluster that starts GPU machines on demand shows none before: there the key must be given.
+    """
     if config.scale.gpus_per_worker is not None:
         return config.scale.gpus_per_worker
-    return 1.0 if session.resources().get("GPU", 0) >= 1 else 0.0
+    return 1.0 if session.resources().get("GPU", 0) >= config.scale.workers else 0.0
 
 
 def cpus_per_worker(config: Config, gpus: float) -> int:
@@ -112,7 +118,7 @@ def _worker(loop_config: dict[Any, Any]) -> Any:
         log.write(line + "\n")
 
     try:
-        with log:
+        with log, rundir.writing(configuration.run_dir(config)) if place.is_main else nullcontext():
             run(config, Path(loop_config["pack"]), place, ray.train.report, say)
     except UserError as error:
         return {"mistake": str(error)}

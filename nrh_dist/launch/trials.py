@@ -10,7 +10,7 @@ from nrh_dist.engine import track
 from nrh_dist.engine.files import write_json, write_text
 from nrh_dist.launch.space import Assignment, Space
 
-ASSIGNMENT, TABLE = "assignment.json", "trials.csv"
+ASSIGNMENT, FAILURE, TABLE = "assignment.json", "failure.json", "trials.csv"
 
 
 def trial_name(index: int) -> str:
@@ -19,8 +19,19 @@ def trial_name(index: int) -> str:
 
 
 def note(trial: Path, index: int, assignment: Assignment) -> None:
-    """Write down what the trial folder ``trial`` tries."""
+    """Write down what the trial folder ``trial`` tries; an earlier failure there is tried anew."""
     write_json(trial / ASSIGNMENT, {"schema": 1, "index": index, "assignment": assignment})
+    (trial / FAILURE).unlink(missing_ok=True)
+
+
+def note_failure(trial: Path, reason: str) -> None:
+    """Write down why a trial ended without a result."""
+    write_json(trial / FAILURE, {"schema": 1, "reason": reason})
+
+
+def failures(sweep: Path) -> dict[str, str]:
+    """The reason of each failed trial, by the name of its folder."""
+    return {path.parent.name: json.loads(path.read_text())["reason"] for path in sweep.glob(f"trials/t*/{FAILURE}")}
 
 
 def assignment_of(trial: Path) -> Assignment:
@@ -33,9 +44,10 @@ def begun(sweep: Path) -> list[Path]:
     return sorted(path.parent for path in (sweep / "trials").glob(f"t*/{ASSIGNMENT}"))
 
 
-def write_table(sweep: Path, searched: Space, errors: dict[str, str]) -> Path:
-    """Write trials.csv: one row a trial. ``errors`` holds the reason of each failed one by its folder name."""
-    rows = [_row(searched, trial, errors.get(trial.name, "")) for trial in begun(sweep)]
+def write_table(sweep: Path, searched: Space) -> Path:
+    """Write trials.csv: one row a trial; a key whose condition does not hold has an empty cell."""
+    failed = failures(sweep)
+    rows = [_row(searched, trial, failed.get(trial.name, "")) for trial in begun(sweep)]
     text = io.StringIO()
     columns = ["trial", *searched.keys, searched.metric, "epochs", "status", "reason", "folder"]
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -51,7 +63,7 @@ def _row(searched: Space, trial: Path, reason: str) -> dict[str, Any]:
     ended = "finished" if epochs == searched.asha.max_epochs else "stopped early"
     return {
         "trial": trial.name,
-        **assignment_of(trial),
+        **searched.active(assignment_of(trial)),
         searched.metric: min((row[searched.metric] for row in rows), default=""),
         "epochs": epochs,
         "status": "failed" if reason else ended,

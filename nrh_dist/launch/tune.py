@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nrh_dist.config import Config, with_absolute_paths
+from nrh_dist.config import PLACE_KEYS, Config, with_absolute_paths
 from nrh_dist.engine import rundir, select, track
 from nrh_dist.engine.assemble import part_checkpoints
 from nrh_dist.engine.dist import Place
@@ -21,10 +21,11 @@ from nrh_dist.engine.run import find_pack, run
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session, space
 from nrh_dist.launch.space import Assignment, Space
-from nrh_dist.launch.train import gpus_per_worker, require_workers, run_workers
-from nrh_dist.launch.trials import assignment_of, begun, note, trial_name, write_table
+from nrh_dist.launch.train import cpus_per_worker, gpus_per_worker, require_workers, run_workers
+from nrh_dist.launch.trials import assignment_of, begun, failures, note, note_failure, trial_name, write_table
 
 SWEEP = "sweep.json"
+CLUSTER_TRIALS = 8  # at once on a cluster, at least; a TorchTrainer takes 1.2 GB of the head for each
 
 
 def describe(path: Path, words: Sequence[str], say: Say) -> None:
@@ -54,14 +55,21 @@ def tune(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
         require_workers(first, say)
     pack = find_pack(first, say)
     folder = sweep_dir(searched)
+    if (folder / rundir.CONFIG).exists():
+        raise UserError(f"{folder} is the folder of a run: choose another run.name for the sweep")
+    if resume and not (folder / SWEEP).exists():
+        raise UserError(f"there is no sweep to resume in {folder}")
     with rundir.locked(folder):
         if _is_done(folder, searched, resume):
             say(f"{folder} is finished: {searched.trials} trials; nothing to do")
             return folder
         session.connect(say)
         say(f"sweep of {searched.trials} trials into {folder}")
-        errors = _run(searched, first, pack, folder, say)
-        table = write_table(folder, searched, errors)
+        _run(searched, first, pack, folder, say)
+        table = write_table(folder, searched)
+        failed = failures(folder)
+        if len(failed) == len(begun(folder)):
+            raise UserError(f"all {len(failed)} trials failed, the first with: {min(failed.items())[1]}; see {table}")
         found = select.candidates([folder / "trials"], searched.metric)[0]
         select.write_best(folder, found.checkpoint, searched.metric, found.value)
         say(f"best: {found.run}, {searched.metric} {found.value:.4g} at epoch {found.epoch}; table in {table}")
@@ -83,8 +91,8 @@ def trial_config(searched: Space, assignment: Assignment, index: int) -> Config:
     return config
 
 
-def _run(searched: Space, first: Config, pack: Path, folder: Path, say: Say) -> dict[str, str]:
-    """Run Tune to its end; returns the reason of each failed trial by the name of its folder."""
+def _run(searched: Space, first: Config, pack: Path, folder: Path, say: Say) -> None:
+    """Run Tune to its end. A trial whose process dies starts again from its checkpoint, ``scale.max_failures`` times."""
     from ray import tune as ray_tune
     from ray.tune.schedulers import ASHAScheduler
 
@@ -110,11 +118,19 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, say: Say) -> 
             max_concurrent_trials=concurrent,
         ),
         run_config=ray_tune.RunConfig(
-            name="ray", storage_path=str(folder.absolute()), verbose=0, callbacks=[_spoken(searched.metric, say)]
+            name="ray",
+            storage_path=str(folder.absolute()),
+            verbose=0,
+            callbacks=[_spoken(searched.metric, say)],
+            failure_config=ray_tune.FailureConfig(max_failures=first.scale.max_failures),
         ),
     ).fit()
     shutil.rmtree(folder / "ray", ignore_errors=True)
-    return {trial_name(result.config["trial"]["index"]): _last_line(result.error) for result in results if result.error}
+    for result in results:
+        if result.error:
+            trial_folder = folder / "trials" / trial_name(result.config["trial"]["index"])
+            trial_folder.mkdir(parents=True, exist_ok=True)
+            note_failure(trial_folder, _last_line(result.error))
 
 
 def _trial(parameters: dict[str, Any], searched: Space, pack: str, home: str) -> None:
@@ -134,10 +150,13 @@ def _trial(parameters: dict[str, Any], searched: Space, pack: str, home: str) ->
             ray_tune.report(row)
         if rundir.is_finished(folder, config):
             return
-        if config.scale.workers > 1:
-            run_workers(config, Path(pack), folder, [TuneReportCallback()], say)
-        else:
-            run(config, Path(pack), _own_place(), ray_tune.report, say)
+        try:
+            if config.scale.workers > 1:
+                run_workers(config, Path(pack), folder, [TuneReportCallback()], say)
+            else:
+                run(config, Path(pack), _own_place(), ray_tune.report, say)
+        except UserError as error:  # as a diverging loss: to try it again would be in vain
+            note_failure(folder, str(error))
 
 
 def _own_place() -> Place:
@@ -155,7 +174,10 @@ def _trial_resources(first: Config, say: Say) -> tuple[dict[str, float], int]:
     gpus, workers = gpus_per_worker(first), first.scale.workers
     require_workers(first, say)
     have = session.resources()
-    concurrent = have.get("GPU", 0) // (workers * gpus) if gpus else have.get("CPU", 1) // workers
+    cpus = workers * cpus_per_worker(first, gpus) if workers > 1 else 1
+    concurrent = have.get("GPU", 0) // (workers * gpus) if gpus else have.get("CPU", 1) // cpus
+    if not session.is_local():  # trials that wait make an autoscaling cluster grow
+        concurrent = max(concurrent, CLUSTER_TRIALS)
     need = {"CPU": 1.0, **({"GPU": gpus} if gpus else {})} if workers == 1 else {"node:__internal_head__": 0.001}
     return need, max(1, int(concurrent))
 
@@ -225,24 +247,18 @@ def _spoken(metric: str, say: Say) -> Any:
 
 
 def _is_done(folder: Path, searched: Space, resume: bool) -> bool:
-    """Bind the folder to this sweep; whether it is finished already."""
+    """Bind the folder to this sweep; whether there is nothing left to do in it."""
     written = folder / SWEEP
     text = json.dumps({"schema": 1, **_identity(searched)}, indent=1) + "\n"
-    if written.exists():
-        if written.read_text() != text:
-            raise UserError(
-                f"{folder} holds another sweep: choose another run.name, or give the same space file and words"
-            )
-        if (folder / select.BEST).exists():
-            return True
-        if not resume:
-            raise UserError(
-                f"{folder} holds an unfinished sweep: add --resume to continue it, or choose another run.name"
-            )
-    elif resume:
-        raise UserError(f"there is no sweep to resume in {folder}")
-    write_text(written, text)
-    return False
+    if not written.exists():
+        write_text(written, text)
+        return False
+    if written.read_text() != text:
+        raise UserError(f"{folder} holds another sweep: choose another run.name, or give the same space file and words")
+    finished = (folder / select.BEST).exists()
+    if not finished and not resume:
+        raise UserError(f"{folder} holds an unfinished sweep: add --resume to continue it, or choose another run.name")
+    return finished and not (resume and failures(folder))
 
 
 def _identity(searched: Space) -> dict[str, Any]:
@@ -252,7 +268,7 @@ def _identity(searched: Space) -> dict[str, Any]:
         "trials": searched.trials,
         "search": searched.search,
         "asha": vars(searched.asha),
-        "base": searched.base,
+        "base": [word for word in searched.base if word.split(".")[0] not in PLACE_KEYS],
         "space": dimensions,
     }
 

@@ -16,6 +16,7 @@ from nrh_dist.engine.dist import Place
 from nrh_dist.engine.progress import Say, duration
 from nrh_dist.engine.run import find_pack, run
 from nrh_dist.errors import UserError
+from nrh_dist.launch import session
 from nrh_dist.launch.evaluate import evaluate
 from nrh_dist.launch.generate import generate
 from nrh_dist.launch.train import train
@@ -39,6 +40,8 @@ def run_demo(out: Path, say: Say) -> Path:
     """
     if out.exists() and not (out / MARK).exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is no demo: choose another --out")
+    if session.is_local():
+        session.require(2, 0, "the demo's two workers", say)
     out.mkdir(parents=True, exist_ok=True)
     (out / MARK).touch()
     started = time.monotonic()

@@ -3,7 +3,6 @@
 import importlib.metadata
 import os
 import shutil
-import socket
 import stat
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from nrh_dist.engine.progress import Say
+from nrh_dist.launch.session import unreachable
 from nrh_dist.schema import Config
 
 RAY_SERIES = "2.60"
@@ -65,12 +65,10 @@ def _ray() -> Iterator[Finding]:
     if not address:
         yield Finding("ok", "RAY_ADDRESS is not set: each command starts a Ray of its own on this machine")
         return
-    host, _, port = address.removeprefix("ray://").partition(":")
-    try:
-        socket.create_connection((host, int(port or 6379)), timeout=3).close()
-        yield Finding("ok", f"RAY_ADDRESS={address} answers")
-    except (OSError, ValueError) as error:
-        yield Finding("problem", f"RAY_ADDRESS={address} does not answer ({error}): start the cluster, or unset it")
+    if reason := unreachable(address):
+        yield Finding("problem", f"RAY_ADDRESS={address} does not answer ({reason}): start the cluster, or unset it")
+    else:
+        yield Finding("ok", f"RAY_ADDRESS={address}: commands join that cluster")
 
 
 def _token() -> Iterator[Finding]:

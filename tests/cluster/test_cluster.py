@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,17 +57,25 @@ def test_job_runs_any_verb_and_fails_as_it_fails():
     assert failed.returncode == 1 and "Did you mean" in failed.stderr
 
 
-def test_job_joins_the_cluster_of_its_machine(monkeypatch):
+def test_job_finds_the_projects_files_from_the_home_folder(tmp_path):
+    (tmp_path / "nrh_dist").symlink_to(CLUSTER.parent)
+    words = ["tune", "search_spaces/gated.yaml", "data.root=/data", "--dry-run"]
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    command = [sys.executable, str(CLUSTER / "job.py"), *words]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "32 trials" in done.stdout, done.stderr
+
+
+def test_job_joins_the_cluster_of_its_machine(monkeypatch, tmp_path):
     spec = importlib.util.spec_from_file_location("job", CLUSTER / "job.py")
     assert spec and spec.loader
     job = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(job)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
     seen = []
 
     def run(words):
-        import os
-
         seen.append((os.environ["RAY_ADDRESS"], words))
 
     monkeypatch.setattr("nrh_dist.cli.main", run)

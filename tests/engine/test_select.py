@@ -65,3 +65,12 @@ def test_describe_names_the_best_and_the_reason(tmp_path):
     lines = select.describe(select.candidates([tmp_path], "val/mse"), "val/mse")
     assert "epoch-0002-step-000020" in lines[0] and "lowest val/mse" in lines[0]
     assert len(lines) == 3
+
+
+def test_the_best_psnr_is_the_highest(tmp_path):
+    run = make_run(tmp_path, "r", [5.0, 1.0])
+    for epoch, psnr in ((1, 20.0), (2, 30.0)):
+        track.append_row(run, {"epoch": epoch, "step": epoch * 10, "val/psnr": psnr})
+    found = select.candidates([run], "val/psnr")
+    assert found[0].value == max(one.value for one in found)
+    assert "highest val/psnr" in select.describe(found, "val/psnr")[0]

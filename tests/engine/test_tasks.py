@@ -96,6 +96,7 @@ def test_the_detectors_way_into_the_harmonisers(tmp_path, pack):
         ((f"model.detector_weights={harmoniser}",), "is a dih_m checkpoint: ptc_dih takes a ptc there"),
         ((f"model.detector_weights={second}", "model.width=0.2"), r"has model\.width=0\.1, this run has 0\.2"),
         ((f"model.harmoniser_weights={harmoniser}", "data.size=128"), r"data\.size=64, this run has 128"),
+        ((f"model.harmoniser_weights={harmoniser}", "model.dih_variant=outer"), r"model\.dih_variant=inner, not outer"),
     ):
         with pytest.raises(UserError, match=reason):
             part_checkpoints(configured(tmp_path, *words))
@@ -104,7 +105,7 @@ def test_the_detectors_way_into_the_harmonisers(tmp_path, pack):
 def test_random_parts_are_said(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for words, expected in (
-        (("model.name=ptc_dih",), "detector of ptc_dih starts from random"),
+        (("model.name=ptc_dih",), "that of ptc_dih starts without"),
         (("model.name=two_stage",), "harmoniser of two_stage has random"),
         (("model.name=ptc", "stage=equivariance"), "no VGG16 file at"),
     ):
@@ -125,7 +126,9 @@ def test_vgg_weights_start_the_encoder_at_full_width_only(tmp_path):
     assert torch.equal(model.detector.encoder.vgg[0].weight, state["features.0.weight"])
     assert "starts from the VGG16 weights" in said[0]
     with pytest.raises(UserError, match=r"fit model\.width=1\.0 only"):
-        new_model(configured(tmp_path, *words), print)
+        part_checkpoints(configured(tmp_path, *words))
+    with pytest.raises(UserError, match="no such file"):
+        part_checkpoints(configured(tmp_path, *words[:2], "model.width=1", "model.vgg_weights=none"))
     path.write_bytes(b"junk")
     with pytest.raises(UserError, match="not a readable weights file"):
         new_model(configured(tmp_path, *words, "model.width=1"), print)

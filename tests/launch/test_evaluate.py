@@ -15,7 +15,7 @@ from nrh_dist.data.pack import cached_pack
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.run import run
 from nrh_dist.errors import UserError
-from nrh_dist.launch.evaluate import evaluate
+from nrh_dist.launch.evaluate import evaluate, gpu_share
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -139,3 +139,12 @@ def test_identity_on_real_triplets(real_photos):
 
     found = [metrics.mse(tensor(f"{n}-composite.png"), tensor(f"{n}-real.png")).item() for n in (1, 2, 3)]
     assert found == pytest.approx([2664.7, 683.0, 488.7], abs=0.06)
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("actors", [1, 2, 3, 5, 8, 9])
+def test_all_actors_fit_on_the_gpus(actors, gpus):
+    share = gpu_share(actors, gpus)
+    assert 0 < share <= 1
+    assert gpus * int(1 / share + 1e-9) >= actors
+    assert gpu_share(actors, 0) == 0

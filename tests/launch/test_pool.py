@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nrh_dist.errors import UserError
 from nrh_dist.launch.pool import Pool
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -75,7 +76,7 @@ def test_a_killed_actor_costs_nothing_but_time(tmp_path):
 
 
 def test_an_item_that_kills_its_actors_ends_the_run(tmp_path):
-    with pytest.raises(RuntimeError, match="lost 3 actors"):
+    with pytest.raises(UserError, match="lost 3 actors"):
         run(tmp_path, [1, 13], 1, [])
 
 

@@ -22,7 +22,7 @@ def test_lines_of_a_log_are_repeated_as_they_come(tmp_path):
         with log.open("a") as file:
             file.write("two\nthree\n")
     assert said == ["one", "two", "three"]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("follow")]
+    assert not [thread for thread in threading.enumerate() if "_follow" in thread.name]
 
 
 def test_the_token_is_made_private(tmp_path, monkeypatch):

@@ -42,8 +42,10 @@ def test_a_trial_is_an_ordinary_configuration(tmp_path):
 
 
 def test_a_condition_that_does_not_hold_leaves_the_default(tmp_path):
-    config = read(tmp_path).config({"model.fusion_width": 0, "model.freeze": "encoder_until:10", "optim.lr": 0.002})
-    assert config.optim.lr == 0.001
+    one = read(tmp_path)
+    assignment = {"model.fusion_width": 0, "model.freeze": "encoder_until:10", "optim.lr": 0.002}
+    assert one.config(assignment).optim.lr == 0.001
+    assert set(one.active(assignment)) == {"model.fusion_width", "model.freeze"}
 
 
 def test_grid_is_every_combination(tmp_path):
@@ -73,6 +75,9 @@ def test_grid_is_every_combination(tmp_path):
         ("max_epochs: 9, grace_epochs: 2", "max_epochs: 1, grace_epochs: 2", r"line 3.*must not exceed"),
         ("gated", "ptc_dih", r"line 6.*exists for ptc_att_dih and gated only"),
         ("metric: val/mse", "metric: [", r"is not YAML"),
+        ("when: {model.freeze:", "when: {model.freez:", r"line 8.*model\.freez does not exist"),
+        ("when: {model.freeze: encoder}", "when: {model.width: 7}", r"line 8.*never holds"),
+        ("{choice: [0, 32]}", "{uniform: [0, 32]}", r"line 6.*Integer"),
     ],
 )
 def test_mistakes_name_file_line_and_rule(tmp_path, old, new, expected):
@@ -80,6 +85,12 @@ def test_mistakes_name_file_line_and_rule(tmp_path, old, new, expected):
     with pytest.raises(UserError, match=expected) as caught:
         read(tmp_path, GOOD.replace(old, new, 1))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["train.epochs=2", "train.best_metric=val/loss", "optim.lr=0.1"])
+def test_words_that_the_sweep_decides_are_refused(tmp_path, word):
+    with pytest.raises(UserError, match=word.split("=")[0]):
+        read(tmp_path, words=[word])
 
 
 def test_missing_file(tmp_path):

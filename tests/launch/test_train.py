@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,6 +43,15 @@ def test_two_ddp_workers_on_ray_train(ray_session, tmp_path, pack):
     assert "is finished" in again[-1] and rows_of(folder) == rows
 
 
+def test_an_unnamed_run_on_relative_paths(ray_session, tmp_path, pack, monkeypatch):
+    """As the help's example has it; the workers have another working folder."""
+    (tmp_path / "pack").symlink_to(pack.root)
+    monkeypatch.chdir(tmp_path)
+    folder = train(config.load(None, [*COMMON, "data.pack=pack", "train.epochs=1"]), print)
+    assert str(folder).startswith("runs/dih_nm-seed0-")
+    assert select.read_best(folder)
+
+
 def test_more_workers_than_cpus_and_workers_mistakes(ray_session, tmp_path, pack):
     with pytest.raises(UserError, match=r"64 workers need 64 CPUs and this Ray has"):
         train(configured(tmp_path, pack, "scale.workers=64"), print)
@@ -82,7 +92,9 @@ def test_a_killed_driver_continues_from_its_last_checkpoint(tmp_path, pack):
         first.kill()
     reached = checkpoint.read_meta(checkpoint.newest(tmp_path / "r").path)["epoch"]
     second = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert f"continuing from epoch-{reached:04d}" in second.stdout
+    # Workers outlive their driver by moments, so the second run may start from a later epoch than was there at the kill.
+    continued = re.search(r"continuing from epoch-(\d+)", second.stdout)
+    assert continued and int(continued[1]) >= reached
     assert [row["epoch"] for row in rows_of(tmp_path / "r")] == list(range(1, 101))
 
 
