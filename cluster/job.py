@@ -1,6 +1,6 @@
 """Run any verb of nrh on a cluster: the command line as on one machine, joined to the Ray that runs here.
 
-ray submit cluster/config.yaml cluster/job.py -- train model.name=ptc_dih data.root=/data/iHarmony4 run.root=/data/runs scale.workers=4 scale.gpus_per_worker=1
+ray submit cluster/config.yaml cluster/job.py -- train data.root=/data/iHarmony4 run.root=/data/runs scale.workers=4
 """
 
 import os

@@ -49,7 +49,8 @@ def connect(say: Say) -> None:
     try:
         ray.init(**options)
     except ConnectionError as error:
-        raise UserError(f"RAY_ADDRESS={address} does not answer ({error}): start the cluster, or unset it") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"RAY_ADDRESS={address} does not answer ({reason}): start the cluster, or unset it") from None
     tighten_token()
 
 

@@ -78,7 +78,7 @@ class Space:
     dimensions: tuple[Dimension, ...]
 
     def active(self, assignment: Assignment) -> Assignment:
-        """The part of ``assignment`` whose conditions hold; a condition speaks of the base or of an unconditional key."""
+        """The part of ``assignment`` whose conditions hold; they speak of the base or of unconditional keys."""
         always = {one.key: assignment[one.key] for one in self.dimensions if not one.when}
         known = configuration.flatten(configuration.load(None, self._words(always)))
         held = [one.key for one in self.dimensions if all(known[key] == value for key, value in one.when)]

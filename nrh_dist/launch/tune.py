@@ -92,7 +92,7 @@ def trial_config(searched: Space, assignment: Assignment, index: int) -> Config:
 
 
 def _run(searched: Space, first: Config, pack: Path, folder: Path, say: Say) -> None:
-    """Run Tune to its end. A trial whose process dies starts again from its checkpoint, ``scale.max_failures`` times."""
+    """Run Tune to its end. A trial that dies goes on from its checkpoint, up to ``scale.max_failures`` times."""
     from ray import tune as ray_tune
     from ray.tune.schedulers import ASHAScheduler
 

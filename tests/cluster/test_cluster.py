@@ -79,5 +79,8 @@ def test_job_joins_the_cluster_of_its_machine(monkeypatch, tmp_path):
         seen.append((os.environ["RAY_ADDRESS"], words))
 
     monkeypatch.setattr("nrh_dist.cli.main", run)
-    job.main(["train", "model.name=ptc_dih"])
+    try:
+        job.main(["train", "model.name=ptc_dih"])
+    finally:
+        os.environ.pop("RAY_ADDRESS", None)
     assert seen == [("auto", ["train", "model.name=ptc_dih"])]

@@ -92,7 +92,7 @@ def test_a_killed_driver_continues_from_its_last_checkpoint(tmp_path, pack):
         first.kill()
     reached = checkpoint.read_meta(checkpoint.newest(tmp_path / "r").path)["epoch"]
     second = subprocess.run(command, capture_output=True, text=True, check=True)
-    # Workers outlive their driver by moments, so the second run may start from a later epoch than was there at the kill.
+    # Workers outlive their driver by moments: the second run may find a later epoch than was there at the kill.
     continued = re.search(r"continuing from epoch-(\d+)", second.stdout)
     assert continued and int(continued[1]) >= reached
     assert [row["epoch"] for row in rows_of(tmp_path / "r")] == list(range(1, 101))
