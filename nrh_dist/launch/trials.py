@@ -19,14 +19,20 @@ def trial_name(index: int) -> str:
 
 
 def note(trial: Path, index: int, assignment: Assignment) -> None:
-    """Write down what the trial folder ``trial`` tries; an earlier failure there is tried anew."""
+    """Write down what the trial folder ``trial`` tries."""
     write_json(trial / ASSIGNMENT, {"schema": 1, "index": index, "assignment": assignment})
-    (trial / FAILURE).unlink(missing_ok=True)
 
 
 def note_failure(trial: Path, reason: str) -> None:
-    """Write down why a trial ended without a result."""
+    """Write down why a trial ended without a result, also of one that died before it had a folder."""
+    trial.mkdir(parents=True, exist_ok=True)
     write_json(trial / FAILURE, {"schema": 1, "reason": reason})
+
+
+def forget_failures(sweep: Path) -> None:
+    """Let the failed trials of an earlier start be tried anew."""
+    for path in sweep.glob(f"trials/t*/{FAILURE}"):
+        path.unlink()
 
 
 def failures(sweep: Path) -> dict[str, str]:

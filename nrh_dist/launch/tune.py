@@ -22,7 +22,16 @@ from nrh_dist.errors import UserError
 from nrh_dist.launch import session, space
 from nrh_dist.launch.space import Assignment, Space
 from nrh_dist.launch.train import cpus_per_worker, gpus_per_worker, require_workers, run_workers
-from nrh_dist.launch.trials import assignment_of, begun, failures, note, note_failure, trial_name, write_table
+from nrh_dist.launch.trials import (
+    assignment_of,
+    begun,
+    failures,
+    forget_failures,
+    note,
+    note_failure,
+    trial_name,
+    write_table,
+)
 
 SWEEP = "sweep.json"
 CLUSTER_TRIALS = 8  # at once on a cluster, at least; a TorchTrainer takes 1.2 GB of the head for each
@@ -65,6 +74,7 @@ def tune(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
             return folder
         session.connect(say)
         say(f"sweep of {searched.trials} trials into {folder}")
+        forget_failures(folder)
         _run(searched, first, pack, folder, say)
         table = write_table(folder, searched)
         failed = failures(folder)
@@ -126,11 +136,11 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, say: Say) -> 
         ),
     ).fit()
     shutil.rmtree(folder / "ray", ignore_errors=True)
+    known = failures(folder)
     for result in results:
-        if result.error:
-            trial_folder = folder / "trials" / trial_name(result.config["trial"]["index"])
-            trial_folder.mkdir(parents=True, exist_ok=True)
-            note_failure(trial_folder, _last_line(result.error))
+        name = trial_name(result.config["trial"]["index"])
+        if result.error and name not in known:
+            note_failure(folder / "trials" / name, _last_line(result.error))
 
 
 def _trial(parameters: dict[str, Any], searched: Space, pack: str, home: str) -> None:
@@ -150,13 +160,16 @@ def _trial(parameters: dict[str, Any], searched: Space, pack: str, home: str) ->
             ray_tune.report(row)
         if rundir.is_finished(folder, config):
             return
+        if reason := failures(folder.parents[1]).get(folder.name):
+            raise UserError(reason)
         try:
             if config.scale.workers > 1:
                 run_workers(config, Path(pack), folder, [TuneReportCallback()], say)
             else:
                 run(config, Path(pack), _own_place(), ray_tune.report, say)
-        except UserError as error:  # as a diverging loss: to try it again would be in vain
+        except UserError as error:  # as a diverging loss: to train again would be in vain
             note_failure(folder, str(error))
+            raise
 
 
 def _own_place() -> Place:

@@ -71,7 +71,7 @@ def test_optuna_and_a_trial_that_fails(ray_session, tmp_path, pack):
     text = SPACE.replace("trials: 4", "trials: 3\nsearch: optuna").replace(
         "loguniform: [0.0001, 0.01]", "choice: [0.001, 1.0e+30]"
     )
-    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep", "seed=1"]
+    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep", "seed=1", "scale.max_failures=0"]
     rows = table(tune(space_file(tmp_path, text), words, False, print))
     assert len(rows) == 3
     for row in rows:
