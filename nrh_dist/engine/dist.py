@@ -23,6 +23,11 @@ class Place:
         return self.rank == 0
 
 
+def own_device() -> torch.device:
+    """The GPU of a process that has one to itself, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def torchrun_place() -> Place:
     """The place that torchrun's environment names; joins its process group. One process without that environment."""
     local = int(os.environ.get("LOCAL_RANK", 0))

@@ -15,6 +15,7 @@ from PIL import Image
 from nrh_dist import perceptual
 from nrh_dist.data.pack import RESIZE, Pack, cached_pack, open_pack
 from nrh_dist.engine import checkpoint, rundir, score, summary
+from nrh_dist.engine.dist import own_device
 from nrh_dist.engine.files import write_json
 from nrh_dist.engine.progress import Progress, Say
 from nrh_dist.engine.score import Entry, Scorer
@@ -157,9 +158,7 @@ class ScoringActor:
     """A process of the pool, with all models loaded once."""
 
     def __init__(self, pack: Path, entries: list[Entry], lpips: bool) -> None:
-        import torch
-
-        self._scorer = Scorer(pack, entries, lpips, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        self._scorer = Scorer(pack, entries, lpips, own_device())
 
     def work(self, item: tuple[str, Any]) -> Any:
         """Score a chunk of rows, or render one."""

@@ -101,6 +101,11 @@ def require(cpus: float, gpus: float, what: str, say: Say) -> None:
             say(f"{text}: waiting for the cluster to grow")
 
 
+def cause(error: Exception) -> str:
+    """The last line of a Ray error: the exception that a worker raised."""
+    return str(error).strip().splitlines()[-1].strip()
+
+
 @contextmanager
 def followed(log: Path, say: Say) -> Iterator[None]:
     """Repeat the lines that workers append to ``log`` while the block runs, and those that it leaves at its end."""

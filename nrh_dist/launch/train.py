@@ -74,7 +74,9 @@ def run_workers(config: Config, pack: Path, folder: Path, callbacks: list[Any], 
     try:
         result: Any = trainer.fit()
     except TrainingFailedError as error:
-        raise UserError(f"{folder} stopped after {config.scale.max_failures} restarts: {_cause(error)}") from error
+        raise UserError(
+            f"{folder} stopped after {config.scale.max_failures} restarts: {session.cause(error)}"
+        ) from error
     shutil.rmtree(folder / "ray", ignore_errors=True)
     if mistake := result.return_value["mistake"]:
         raise UserError(mistake)
@@ -123,8 +125,3 @@ def _worker(loop_config: dict[Any, Any]) -> Any:
     except UserError as error:
         return {"mistake": str(error)}
     return {"mistake": None}
-
-
-def _cause(error: Exception) -> str:
-    """The last line of a Ray error: the exception that a worker raised."""
-    return str(error).strip().splitlines()[-1].strip()

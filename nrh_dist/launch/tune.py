@@ -14,7 +14,7 @@ from typing import Any
 from nrh_dist.config import PLACE_KEYS, Config, with_absolute_paths
 from nrh_dist.engine import rundir, select, track
 from nrh_dist.engine.assemble import part_checkpoints
-from nrh_dist.engine.dist import Place
+from nrh_dist.engine.dist import Place, own_device
 from nrh_dist.engine.files import write_text
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.run import find_pack, run
@@ -140,7 +140,7 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, say: Say) -> 
     for result in results:
         name = trial_name(result.config["trial"]["index"])
         if result.error and name not in known:
-            note_failure(folder / "trials" / name, _last_line(result.error))
+            note_failure(folder / "trials" / name, session.cause(result.error))
 
 
 def _trial(parameters: dict[str, Any], searched: Space, pack: str, home: str) -> None:
@@ -166,16 +166,10 @@ def _trial(parameters: dict[str, Any], searched: Space, pack: str, home: str) ->
             if config.scale.workers > 1:
                 run_workers(config, Path(pack), folder, [TuneReportCallback()], say)
             else:
-                run(config, Path(pack), _own_place(), ray_tune.report, say)
+                run(config, Path(pack), Place(device=own_device()), ray_tune.report, say)
         except UserError as error:  # as a diverging loss: to train again would be in vain
             note_failure(folder, str(error))
             raise
-
-
-def _own_place() -> Place:
-    import torch
-
-    return Place(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _trial_resources(first: Config, say: Say) -> tuple[dict[str, float], int]:
@@ -284,7 +278,3 @@ def _identity(searched: Space) -> dict[str, Any]:
         "base": [word for word in searched.base if word.split(".")[0] not in PLACE_KEYS],
         "space": dimensions,
     }
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1].strip()
