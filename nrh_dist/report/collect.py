@@ -5,6 +5,7 @@ A value that is empty or not finite in ``per_image.csv`` becomes NaN: "not avail
 
 import csv
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -120,20 +121,21 @@ def read(folder: Path) -> Evaluation:
         raise UserError(
             f"{folder} is not an evaluation folder (summary.json and per_image.csv): give one that nrh evaluate wrote"
         )
-    summary = _read_json(folder / "summary.json", Summary)
+    summary = read_json(folder / "summary.json", Summary)
     results = _read_rows(folder / "per_image.csv")
     for result in results:
         _check_counts(folder, result, summary.datasets)
     if results[0].model != IDENTITY:
         results.insert(0, _identity_of(results[0]))
     strips_file = folder / "strips" / "strips.json"
-    strips = _read_json(strips_file, Strips) if strips_file.is_file() else None
+    strips = read_json(strips_file, Strips) if strips_file.is_file() else None
     if strips:
         _check_strips(strips_file, strips)
     return Evaluation(folder, summary, results, strips)
 
 
-def _read_json(path: Path, kind: type) -> Any:
+def read_json(path: Path, kind: type) -> Any:
+    """The file as a ``kind``; ``UserError`` where it is damaged or has another schema."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not JSON, or not UTF-8
@@ -152,34 +154,41 @@ def _read_json(path: Path, kind: type) -> Any:
 def _read_rows(path: Path) -> list[Result]:
     """The rows by run, in the order of the tables; each image once a run."""
     keys: dict[tuple[str, str], dict[tuple[str, str], list[float]]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.reader(file)
-        try:
-            header = next(reader, [])
-            if tuple(header) != COLUMNS:
-                raise UserError(
-                    f"{path} must have the columns {','.join(COLUMNS)}, but has {','.join(header) or 'none'}"
-                )
-            for row in reader:
-                where = f"{path}, line {reader.line_num}"
-                if len(row) != len(COLUMNS):
-                    raise UserError(
-                        f"{where} has {len(row)} cells instead of {len(COLUMNS)}: make the evaluation again"
-                    )
-                dataset, model, run, name, *cells = row
-                images = keys.setdefault((model, run), {})
-                if (dataset, name) in images:
-                    raise UserError(f"{where} repeats {dataset}/{name} of run {run}: make the evaluation again")
-                images[dataset, name] = [_number(cell, where) for cell in cells]
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is not a readable CSV file ({error}): make the evaluation again") from None
+    for where, row in read_csv(path, COLUMNS):
+        dataset, model, run, name, *cells = row
+        images = keys.setdefault((model, run), {})
+        if (dataset, name) in images:
+            raise UserError(f"{where} repeats {dataset}/{name} of run {run}: make the evaluation again")
+        images[dataset, name] = [number_in(cell, where) for cell in cells]
     if not keys:
         raise UserError(f"{path} holds no images: make the evaluation again")
     results = [_result(model, run, images) for (model, run), images in keys.items()]
     return sorted(results, key=lambda result: _position(result.model))
 
 
-def _number(cell: str, where: str) -> float:
+def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+    """The rows, each behind its place for a message; ``UserError`` where the columns or a row's cells are others."""
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.reader(file)
+        try:
+            header = next(reader, [])
+            if tuple(header) != columns:
+                raise UserError(
+                    f"{path} must have the columns {','.join(columns)}, but has {','.join(header) or 'none'}"
+                )
+            for row in reader:
+                where = f"{path}, line {reader.line_num}"
+                if len(row) != len(columns):
+                    raise UserError(
+                        f"{where} has {len(row)} cells instead of {len(columns)}: make the evaluation again"
+                    )
+                yield where, row
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is not a readable CSV file ({error}): make the evaluation again") from None
+
+
+def number_in(cell: str, where: str) -> float:
+    """A cell's value; NaN where it is empty or not finite."""
     if not cell:
         return float("nan")
     try:
@@ -223,9 +232,16 @@ def _check_counts(folder: Path, result: Result, datasets: dict[str, int]) -> Non
 def _check_strips(path: Path, strips: Strips) -> None:
     for strip in strips.strips:
         images = strip.images
-        for name in (images.composite, images.real, images.mask, *images.outputs.values(), *images.masks.values()):
-            if Path(name).name != name or not (path.parent / name).is_file():
-                raise UserError(f"{path} names '{name}', which is no file beside it: make the evaluation again")
+        check_pictures(
+            path, [images.composite, images.real, images.mask, *images.outputs.values(), *images.masks.values()]
+        )
+
+
+def check_pictures(path: Path, names: Iterable[str]) -> None:
+    """``UserError`` where one of the ``names`` in the file ``path`` is no file beside it."""
+    for name in names:
+        if Path(name).name != name or not (path.parent / name).is_file():
+            raise UserError(f"{path} names '{name}', which is no file beside it: make the evaluation again")
 
 
 def _position(model: str) -> int:

@@ -13,6 +13,7 @@ from nrh_dist.errors import UserError
 from nrh_dist.report import against as comparison
 from nrh_dist.report import figures, paper, strips, tables
 from nrh_dist.report.collect import IDENTITY, Evaluation, read
+from nrh_dist.report.parts import Picture, number
 from nrh_dist.report.sections import Section, sections
 from nrh_dist.report.statistics import FEWEST_PHOTOS, change, means
 from nrh_dist.report.tables import Table
@@ -20,15 +21,6 @@ from nrh_dist.report.tables import Table
 GENERATOR = '<meta name="generator" content="nrh report">'
 PARTS = {"index.html", "tables", "figures"}
 MOVERS = 5  # images shown at each end of a comparison
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure beside the page: ``file`` is its relative address."""
-
-    file: str
-    alt: str
-    caption: str
 
 
 @dataclass(frozen=True)
@@ -103,11 +95,6 @@ def headline(section: Section) -> tuple[str, str]:
     if not mask_free:
         numbers += " This model is given the mask."
     return verdict, numbers
-
-
-def number(value: float, decimals: int) -> str:
-    """A value for a table: thousands separated, a true minus, an en dash where there is none."""
-    return "–" if isnan(value) else f"{value:,.{decimals}f}".replace("-", "−")
 
 
 def _interval(interval: tuple[float, float] | None, photos: int) -> str:

@@ -35,21 +35,21 @@ def panels(section: Section, strip: Strip) -> list[list[Panel]]:
     in size.
     """
     folder, images = section.evaluation.folder / "strips", strip.images
-    composite = _pixels(folder / images.composite, "RGB")
+    composite = read_pixels(folder / images.composite, "RGB")
     size = composite.shape[:2]
     top = [
         Panel("composite", composite),
-        Panel("real", _pixels(folder / images.real, "RGB", size)),
-        Panel("mask", _pixels(folder / images.mask, "L", size)),
+        Panel("real", read_pixels(folder / images.real, "RGB", size)),
+        Panel("mask", read_pixels(folder / images.mask, "L", size)),
     ]
     rows = [top]
     for result in section.results:
         if result.run not in images.outputs:
             continue
-        output = _pixels(folder / images.outputs[result.run], "RGB", size)
+        output = read_pixels(folder / images.outputs[result.run], "RGB", size)
         difference = (output.astype(float) - composite).mean(axis=2)
         detector = images.masks.get(result.run)
-        mask = _pixels(folder / detector, "L", size) if detector else None
+        mask = read_pixels(folder / detector, "L", size) if detector else None
         rows.append(
             [
                 Panel(section.labels[result.run], output),
@@ -100,12 +100,13 @@ def _shape(rows: list[list[Panel]]) -> tuple[int, int]:
     return pixels.shape[0], pixels.shape[1]
 
 
-def _pixels(path: Path, mode: str, size: tuple[int, ...] | None = None) -> np.ndarray:
+def read_pixels(path: Path, mode: str, size: tuple[int, ...] | None = None) -> np.ndarray:
+    """A picture as uint8, HxWx3 or HxW by ``mode``; ``UserError`` where it cannot be read or has another ``size``."""
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert(mode))
     except (OSError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is not a readable picture ({error}): make the evaluation again") from None
     if size and pixels.shape[:2] != size:
-        raise UserError(f"{path} is {pixels.shape[:2]}, but its composite is {size}: make the evaluation again")
+        raise UserError(f"{path} is {pixels.shape[:2]}, but the others are {size}: make the evaluation again")
     return pixels

@@ -11,6 +11,7 @@ from PIL import Image
 from nrh_dist.errors import UserError
 from nrh_dist.report import figures, html, strips
 from nrh_dist.report.collect import read
+from nrh_dist.report.parts import number
 from nrh_dist.report.sections import sections
 
 
@@ -190,4 +191,4 @@ def test_a_failure_leaves_the_earlier_report_whole(tmp_path: Path) -> None:
 
 
 def test_numbers_are_written_one_way() -> None:
-    assert [html.number(value, 2) for value in (1234.5, -0.126, float("nan"))] == ["1,234.50", "−0.13", "–"]
+    assert [number(value, 2) for value in (1234.5, -0.126, float("nan"))] == ["1,234.50", "−0.13", "–"]

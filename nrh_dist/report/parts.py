@@ -1,0 +1,18 @@
+"""What every chapter of the page is made of: pictures beside it, and values in words."""
+
+from dataclasses import dataclass
+from math import isnan
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure beside the page: ``file`` is its relative address."""
+
+    file: str
+    alt: str
+    caption: str
+
+
+def number(value: float, decimals: int, sign: bool = False) -> str:
+    """A value for a table: thousands separated, a true minus, with ``sign`` a plus as well, an en dash for NaN."""
+    return "–" if isnan(value) else f"{value:{'+' if sign else ''},.{decimals}f}".replace("-", "−")
