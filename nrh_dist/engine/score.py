@@ -1,6 +1,6 @@
 """Scoring: checkpoints and pack rows in, one row of numbers an image and checkpoint out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +15,13 @@ from nrh_dist.engine import checkpoint, select
 from nrh_dist.engine.assemble import trained_model
 from nrh_dist.errors import UserError
 from nrh_dist.models import Prediction
+from nrh_dist.models.two_stage import TwoStage
 from nrh_dist.perceptual import Perceptual
 
+Predict = Callable[[Tensor, Tensor], Prediction]
+
+TWO_STAGE, MASKED = "two_stage", "dih_m"
+TRUE_MASKS = "-true-masks"  # how the run of C_s ends; before it stands the run of C_p
 COLUMNS = (
     "dataset",
     "model",
@@ -33,17 +38,22 @@ COLUMNS = (
 
 
 class Entry(NamedTuple):
-    """One thing that is scored: a checkpoint folder, or doing nothing (``path`` None). ``run`` is its unique name."""
+    """One thing that is scored: a checkpoint folder, or doing nothing (``path`` None). ``run`` is its unique name.
+
+    With ``true_masks``, the harmoniser in the two-stage checkpoint at ``path``, given the true masks.
+    """
 
     run: str
     model: str
     path: Path | None
     size: int | None
+    true_masks: bool = False
 
 
 def entries(words: Sequence[str]) -> list[Entry]:
     """The checkpoints that ``words`` mean, after the row ``identity``, which is always there and always first.
 
+    Each ``two_stage`` (C_p) is followed by its own harmoniser with the true masks (C_s), as the run ``RUN-true-masks``.
     ``UserError`` for a word that is no checkpoint, for detectors, and for checkpoints of different sizes.
     """
     found = [Entry(select.IDENTITY, select.IDENTITY, None, None)]
@@ -56,12 +66,20 @@ def entries(words: Sequence[str]) -> list[Entry]:
             raise UserError(
                 f"{word} is a detector ({meta['stage']}): it harmonises nothing; give a harmoniser's checkpoint"
             )
-        found.append(Entry(_unique(select.run_of(path), found), meta["model"]["name"], path, meta["size"]))
+        run = _unique(select.run_of(path), found)
+        found.append(Entry(run, meta["model"]["name"], path, meta["size"]))
+        if meta["model"]["name"] == TWO_STAGE:
+            found.append(Entry(run + TRUE_MASKS, MASKED, path, meta["size"], true_masks=True))
     sizes = {entry.size: entry.run for entry in found if entry.size}
     if len(sizes) > 1:
         listed = ", ".join(f"{run} {size} px" for size, run in sizes.items())
         raise UserError(f"all checkpoints in one evaluation must share one size: {listed}; evaluate them apart")
     return found
+
+
+def pairs(found: Sequence[Entry]) -> list[tuple[str, str]]:
+    """The runs of C_p and C_s of each two-stage checkpoint."""
+    return [(entry.run.removesuffix(TRUE_MASKS), entry.run) for entry in found if entry.true_masks]
 
 
 class Scorer:
@@ -76,9 +94,9 @@ class Scorer:
         torch.use_deterministic_algorithms(True, warn_only=True)
         self.pack: Pack = open_pack(pack)
         self.entries, self.device = list(entries), device
-        self.models: list[nn.Module | None] = [
-            trained_model(entry.path)[0].to(device) if entry.path else None for entry in entries
-        ]
+        paths = dict.fromkeys(entry.path for entry in entries if entry.path)
+        models = {path: trained_model(path)[0].to(device) for path in paths}
+        self.predict = [_predictor(entry, models[entry.path]) if entry.path else None for entry in entries]
         self.perceptual = Perceptual().to(device) if lpips else None
 
     @torch.no_grad()
@@ -107,20 +125,17 @@ class Scorer:
         """Pictures of one pack row, uint8: each entry's output by its run, its detector mask as ``run-mask``."""
         batch = gather(self.pack, np.array([row]), self.device)
         pictures = {}
-        for entry, model in zip(self.entries, self.models, strict=True):
-            if model is None:
+        for entry, predict in zip(self.entries, self.predict, strict=True):
+            if predict is None:
                 continue
-            prediction = self._predict(model, batch)
+            prediction = predict(batch.composite, batch.mask)
             pictures[entry.run] = _picture(metrics.to_255(prediction.image)[0])
             if prediction.mask is not None:
                 pictures[f"{entry.run}-mask"] = _picture(prediction.mask[0] * 255)
         return pictures
 
     def _outputs(self, batch: Batch) -> list[Tensor]:
-        return [self._predict(model, batch).image if model else batch.composite for model in self.models]
-
-    def _predict(self, model: nn.Module, batch: Batch) -> Prediction:
-        return model(batch.composite, batch.mask)
+        return [predict(batch.composite, batch.mask).image if predict else batch.composite for predict in self.predict]
 
     def _rows(self, entry: Entry, rows: np.ndarray, values: dict[str, Tensor]) -> list[dict[str, Any]]:
         pack = self.pack
@@ -139,6 +154,13 @@ class Scorer:
         ]
 
 
+def _predictor(entry: Entry, model: nn.Module) -> Predict:
+    if entry.true_masks:
+        assert isinstance(model, TwoStage)
+        return model.with_true_mask
+    return model
+
+
 def _cell(value: float) -> float | None:
     """None for what is not available; an infinite or undefined metric is an empty cell, counted in the summary."""
     return value if np.isfinite(value) else None
@@ -151,5 +173,7 @@ def _picture(image: Tensor) -> np.ndarray:
 
 
 def _unique(run: str, found: Sequence[Entry]) -> str:
+    """``run``, or with the first number behind it that makes it unique, also with ``TRUE_MASKS`` added."""
     taken = {entry.run for entry in found}
-    return next(name for name in (run, *(f"{run}-{number}" for number in range(2, 10_000))) if name not in taken)
+    names = (run, *(f"{run}-{number}" for number in range(2, 10_000)))
+    return next(name for name in names if not {name, name + TRUE_MASKS} & taken)

@@ -1,4 +1,4 @@
-"""Means over images, by data set, model and size bin: the content of an evaluation's summary.json."""
+"""Means over images by data set, model and size bin, and of paired differences: what summary.json of an evaluation holds."""
 
 import math
 from collections import defaultdict
@@ -27,6 +27,43 @@ def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
             groups[ALL, row["run"]].append(row)
     ordered = sorted(groups, key=lambda key: [*datasets, ALL].index(key[0]))
     return [_summary(dataset, groups[dataset, run]) for dataset, run in ordered]
+
+
+def differences(rows: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """C_p - C_s image by image, for each data set and each of ``pairs``: the run of C_p, that of C_s.
+
+    ``better1`` and ``worse1`` count the images whose MSE is lower or higher with the predicted mask by more than 1. A
+    mean is over the images where both sides have the value; data sets as in ``summarise``.
+    """
+    by_run: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_run[row["run"]].append(row)
+    found = []
+    for run, true_masks_run in pairs:
+        paired = [
+            {"dataset": one["dataset"], **{name: _minus(one[name], other[name]) for name in ("mse", "psnr", "lpips")}}
+            for one, other in zip(by_run[run], by_run[true_masks_run], strict=True)
+        ]
+        datasets = list(dict.fromkeys(row["dataset"] for row in paired))
+        for dataset in [*datasets, *([ALL] if len(datasets) > 1 else [])]:
+            chosen = [row for row in paired if dataset in (row["dataset"], ALL)]
+            mse = [row["mse"] for row in chosen if row["mse"] is not None]
+            found.append(
+                {
+                    "dataset": dataset,
+                    "run": run,
+                    "true_masks_run": true_masks_run,
+                    "count": len(mse),
+                    **{name: mean(row[name] for row in chosen) for name in ("mse", "psnr", "lpips")},
+                    "better1": sum(value < -WORSE1 for value in mse),
+                    "worse1": sum(value > WORSE1 for value in mse),
+                }
+            )
+    return found
+
+
+def _minus(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
 
 
 def _summary(dataset: str, rows: Sequence[Row]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from nrh_dist import perceptual
 from nrh_dist.data.pack import RESIZE, Pack, cached_pack, open_pack
-from nrh_dist.engine import checkpoint, rundir, score, summary
+from nrh_dist.engine import checkpoint, results, rundir, score, summary
 from nrh_dist.engine.dist import own_device
 from nrh_dist.engine.files import write_json
 from nrh_dist.engine.progress import Progress, Say
@@ -63,21 +63,22 @@ def evaluate(words: Sequence[str], data: Path, split: str, actors: int, out: Pat
             per_image = _score(pool, found, rows, say)
             _write_strips(pool, folder / "strips", pack, found, _strip_rows(pack, rows, per_image))
         _write_csv(folder / "per_image.csv", per_image)
-        write_json(
-            folder / "summary.json",
-            {
-                "schema": 1,
-                "size": pack.size,
-                "protocol": {**PROTOCOL, "resize": RESIZE},
-                "lpips": missing,
-                "data": str(data),
-                "split": split,
-                "pack": pack.digest,
-                "datasets": {name: sum(pack.datasets[row] == name for row in rows) for name in _datasets(pack, rows)},
-                "checkpoints": [_described(entry) for entry in found if entry.path],
-                "models": summary.summarise(per_image),
-            },
-        )
+        content = {
+            "schema": 1,
+            "size": pack.size,
+            "protocol": {**PROTOCOL, "resize": RESIZE},
+            "lpips": missing,
+            "data": str(data),
+            "split": split,
+            "pack": pack.digest,
+            "datasets": {name: sum(pack.datasets[row] == name for row in rows) for name in _datasets(pack, rows)},
+            "checkpoints": [_described(entry) for entry in found if entry.path],
+            "models": summary.summarise(per_image),
+            "differences": summary.differences(per_image, score.pairs(found)),
+        }
+        write_json(folder / "summary.json", content)
+    for line in results.lines(content):
+        say(line)
     say(f"wrote {out}")
     return out
 
@@ -213,5 +214,5 @@ def _described(entry: Entry) -> dict[str, Any]:
         "checkpoint": entry.path.name,
         "epoch": meta["epoch"],
         "step": meta["step"],
-        "config": meta["config"],
+        "config": {} if entry.true_masks else meta["config"],  # C_s: that of its two_stage
     }

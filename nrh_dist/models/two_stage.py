@@ -24,8 +24,15 @@ class TwoStage(Freezable):
         self.freeze()
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> Prediction:
-        """N3HW in [-1, 1]; the given mask is ignored."""
+        """N3HW in [-1, 1]; the given mask is ignored. The result is the paper's C_p."""
         probabilities = self.detector(image).softmax(dim=1)
         shifted = torch.maximum(probabilities[:, NEGATIVE], probabilities[:, POSITIVE])
         predicted = resize(shifted[:, None], image.shape[-1])
-        return Prediction(self.harmoniser(with_mask(image, predicted)), predicted, None)
+        return Prediction(self._harmonised(image, predicted), predicted, None)
+
+    def with_true_mask(self, image: Tensor, mask: Tensor) -> Prediction:
+        """The same harmoniser without the detector, given the true mask (N1HW in [0, 1]): the paper's C_s."""
+        return Prediction(self._harmonised(image, mask), None, None)
+
+    def _harmonised(self, image: Tensor, mask: Tensor) -> Tensor:
+        return self.harmoniser(with_mask(image, mask))

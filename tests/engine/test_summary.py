@@ -1,6 +1,6 @@
 import pytest
 
-from nrh_dist.engine.summary import mean, summarise
+from nrh_dist.engine.summary import differences, mean, summarise
 
 
 def row(dataset="A", run="r", mse=1.0, identity=2.0, area=0.05, **others):
@@ -39,3 +39,17 @@ def test_several_data_sets_also_together():
         ("all", 3, 3.0),
     ]
     assert mean([]) is None
+
+
+def test_differences_are_paired_and_counted_at_their_limits():
+    masked = [row("A", "s", mse=5.0), row("A", "s", mse=5.0), row("B", "s", mse=5.0), row("B", "s", mse=None)]
+    predicted = [row("A", "p", mse=6.0), row("A", "p", mse=6.01), row("B", "p", mse=3.9), row("B", "p", mse=1.0)]
+    found = differences([*masked, *predicted], [("p", "s")])
+    assert [(one["dataset"], one["count"], one["better1"], one["worse1"]) for one in found] == [
+        ("A", 2, 0, 1),
+        ("B", 1, 1, 0),
+        ("all", 3, 1, 1),
+    ]
+    assert [one["mse"] for one in found] == pytest.approx([1.005, -1.1, (1 + 1.01 - 1.1) / 3])
+    assert found[0]["lpips"] is None
+    assert differences(masked, []) == []

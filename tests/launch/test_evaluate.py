@@ -27,11 +27,11 @@ def tree(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(tree, tmp_path_factory) -> list[str]:
-    """A DIH-NM and a gated model, trained for an epoch."""
+    """A DIH-NM and a gated model, trained for an epoch, and a random two-stage model, in which nothing learns."""
     root = tmp_path_factory.mktemp("runs")
     pack = cached_pack(tree, 64, lambda _: None)
     folders = []
-    for name in ("dih_nm", "gated"):
+    for name in ("dih_nm", "gated", "two_stage"):
         words = ["preset=tiny", "model.width=0.1", f"model.name={name}", "train.epochs=1", "data.val_fraction=0.3"]
         one = config.load(None, [*words, f"run.root={root}", f"run.name=my-{name}"])
         config.run_dir(one).mkdir(parents=True)
@@ -79,8 +79,14 @@ def test_a_killed_actor_changes_nothing(undisturbed, runs, tree, tmp_path):
 def test_files_say_what_they_should(undisturbed, tree):
     with (undisturbed / "per_image.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 3 * 44
-    assert [row["run"] for row in rows[::44]] == ["identity", "my-dih_nm", "my-gated"]
+    assert len(rows) == 5 * 44
+    assert [(row["run"], row["model"]) for row in rows[::44]] == [
+        ("identity", "identity"),
+        ("my-dih_nm", "dih_nm"),
+        ("my-gated", "gated"),
+        ("my-two_stage", "two_stage"),
+        ("my-two_stage-true-masks", "dih_m"),
+    ]
     assert len({(row["run"], row["name"]) for row in rows}) == len(rows)
     pack = cached_pack(tree, 64, lambda _: None)
     by_name = {pack.names[row]: row for row in pack.rows("test")}
@@ -102,7 +108,25 @@ def test_files_say_what_they_should(undisturbed, tree):
     assert len(strips["strips"]) == 6
     pictures = [strip["images"] for strip in strips["strips"]]
     assert all((undisturbed / "strips" / one["outputs"]["my-dih_nm"]).exists() for one in pictures)
-    assert all("my-gated" in one["masks"] and "my-dih_nm" not in one["masks"] for one in pictures)
+    assert all((undisturbed / "strips" / one["outputs"]["my-two_stage-true-masks"]).exists() for one in pictures)
+    assert all(sorted(one["masks"]) == ["my-gated", "my-two_stage"] for one in pictures)
+
+
+def test_the_difference_of_the_masks_is_in_the_summary_and_on_the_terminal(runs, tree, tmp_path):
+    said: list[str] = []
+    evaluate(runs[2:], tree, "test", 1, tmp_path / "e", said.append)
+    with (tmp_path / "e" / "per_image.csv").open() as file:
+        mse = {(row["run"], row["name"]): float(row["mse"]) for row in csv.DictReader(file)}
+    differences = [
+        value - mse["my-two_stage-true-masks", name] for (run, name), value in mse.items() if run == "my-two_stage"
+    ]
+    (found,) = json.loads((tmp_path / "e" / "summary.json").read_text())["differences"]
+    assert (found["run"], found["true_masks_run"]) == ("my-two_stage", "my-two_stage-true-masks")
+    assert found["mse"] == pytest.approx(np.mean(differences), abs=1e-5)
+    assert (found["better1"], found["worse1"]) == (sum(d < -1 for d in differences), sum(d > 1 for d in differences))
+    (line,) = [line for line in said if line.startswith("C_p - C_s")]
+    assert line.split()[3:5] == ["44", f"{found['mse']:+,.2f}"]
+    assert "means over the images of the test list at 64 px" in said
 
 
 def test_missing_lpips_weights_leave_the_column_empty_and_say_so(undisturbed, monkeypatch):
