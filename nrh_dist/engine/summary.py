@@ -1,4 +1,4 @@
-"""Means over images by data set, model and size bin, and of paired differences: what summary.json of an evaluation holds."""
+"""Means over images and paired differences, by data set, model and size bin: the content of a summary.json."""
 
 import math
 from collections import defaultdict

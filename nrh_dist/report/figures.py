@@ -149,17 +149,17 @@ def draw_bins(data: BinLines, path: Path) -> None:
     axes.set_title(data.title)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     _label_ends(figure, axes, data)
-    _save(figure, path)
+    save(figure, path)
 
 
 @matplotlib.rc_context(STYLE)
 def draw_ridges(data: Ridges, path: Path) -> None:
     """A histogram a row, each to its own height, with the median and the quartiles below it."""
     figure, axes = _figure(1.1 + 0.55 * len(data.rows))
-    forward, backward = _scale(data.scale)
+    forward, backward = axis_scale(data.scale)
     everything = forward(np.concatenate([row.values for row in data.rows]))
     low, high = everything.min(), everything.max()
-    edges = _edges(low, high, max(len(row.values) for row in data.rows), centred=data.scale == "signed")
+    edges = histogram_edges(low, high, max(len(row.values) for row in data.rows), centred=data.scale == "signed")
     for i, row in enumerate(data.rows):
         base, values = -float(i), forward(row.values)
         counts, _ = np.histogram(values, edges)
@@ -176,7 +176,7 @@ def draw_ridges(data: Ridges, path: Path) -> None:
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     if data.scale != "linear":
-        ticks = _ticks(data.scale, *backward(edges[[0, -1]]))
+        ticks = axis_ticks(data.scale, *backward(edges[[0, -1]]))
         axes.set_xticks(forward(np.array(ticks)), [f"{tick:g}".replace("-", "−") for tick in ticks], fontsize=9)
     if data.scale == "signed":
         axes.axvline(0, color="black", linewidth=0.8)
@@ -185,7 +185,7 @@ def draw_ridges(data: Ridges, path: Path) -> None:
     axes.set_title(data.title)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _label_ends(figure: Figure, axes: Axes, data: BinLines) -> None:
@@ -211,7 +211,7 @@ def _label_ends(figure: Figure, axes: Axes, data: BinLines) -> None:
         )
 
 
-def _edges(low: float, high: float, images: int, centred: bool) -> np.ndarray:
+def histogram_edges(low: float, high: float, images: int, centred: bool) -> np.ndarray:
     """Histogram edges from ``low`` to ``high``; 0 is one of them or, if ``centred``, the middle of a bin."""
     step = max(high - low, 0.1) / np.clip(2.5 * images**0.4, 14, 60)
     shift = 0.5 if centred else 0.0
@@ -223,7 +223,7 @@ def _side(left: float, right: float) -> str:
     return UNCHANGED_COLOUR if left < 0 < right else WORSE_COLOUR if left >= 0 else BETTER_COLOUR
 
 
-def _scale(name: str) -> tuple[Transform, Transform]:
+def axis_scale(name: str) -> tuple[Transform, Transform]:
     """The axis's transform and its inverse; the signed one is sign(x) log10(1 + |x|)."""
     if name == "log":
         return lambda x: np.log10(np.maximum(x, LOWEST_MSE)), lambda t: 10.0**t
@@ -232,7 +232,7 @@ def _scale(name: str) -> tuple[Transform, Transform]:
     return lambda x: x, lambda t: t
 
 
-def _ticks(name: str, low: float, high: float) -> list[float]:
+def axis_ticks(name: str, low: float, high: float) -> list[float]:
     """Powers of ten between the two, of both signs and 0 on the signed scale (without 1 where 0 would touch it)."""
     if name == "log":
         return [10.0**k for k in range(-1, 6) if low <= 10.0**k <= high]
@@ -245,5 +245,5 @@ def _figure(height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})

@@ -13,6 +13,7 @@ from nrh_dist.errors import UserError
 from nrh_dist.report import against as comparison
 from nrh_dist.report import figures, paper, strips, tables
 from nrh_dist.report.collect import IDENTITY, Evaluation, read
+from nrh_dist.report.difference_chapter import MaskComparison, compare_masks
 from nrh_dist.report.parts import Picture, number
 from nrh_dist.report.sections import Section, sections
 from nrh_dist.report.statistics import FEWEST_PHOTOS, change, means
@@ -31,6 +32,7 @@ class Chapter:
     headline: str
     detail: str
     tables: list[Table]
+    masks: MaskComparison | None
     charts: list[Picture]
     strips: list[Picture]
     strips_note: str
@@ -110,14 +112,14 @@ def _signed(value: float) -> str:
 
 def _chapter(section: Section, folder: Path) -> Chapter:
     made = [tables.table_2(section), tables.table_3(section)]
-    made += [table for table in (tables.table_1(section),) if table]
     by_subset = tables.subsets(section)
     for table in (*made, by_subset):
         tables.write_csv(table, folder / "tables" / f"{table.name}.csv")
     if len(section.datasets) > 1:
         made.append(by_subset)
     pictures, note = _strips(section, folder)
-    return Chapter(section, *headline(section), made, _charts(section, folder), pictures, note)
+    masks = compare_masks(section, folder)
+    return Chapter(section, *headline(section), made, masks, _charts(section, folder), pictures, note)
 
 
 def _charts(section: Section, folder: Path) -> list[Picture]:

@@ -50,10 +50,21 @@ class Change:
     @property
     def verdict(self) -> int:
         """-1: lower error than doing nothing, 1: higher, 0: cannot be told apart."""
-        if self.interval is None:
-            return 0
-        low, high = self.interval
-        return -1 if high < 0 else int(low > 0)
+        return _side(self.interval)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference, image by image, with a 95 % interval (None with too few photos)."""
+
+    mean: float
+    interval: tuple[float, float] | None
+    photos: int
+
+    @property
+    def verdict(self) -> int:
+        """-1: below 0, 1: above, 0: cannot be told from 0."""
+        return _side(self.interval)
 
 
 def mean(values: np.ndarray) -> float:
@@ -93,10 +104,16 @@ def worse_share(result: Result, threshold: float) -> float:
     return float((difference > threshold).mean()) if len(difference) else float("nan")
 
 
+def size_bins(area_fraction: np.ndarray) -> np.ndarray:
+    """The position in ``BINS`` of each area, floor(10 x area fraction), 1.0 in the last; -1 where it is unknown."""
+    known = ~np.isnan(area_fraction)
+    return np.where(known, np.minimum(10 * np.where(known, area_fraction, 0), 9).astype(int), -1)
+
+
 def by_bin(result: Result) -> list[Bin]:
-    """Means by size bin, floor(10 x area fraction), 1.0 in the last; images without a value or an area are left out."""
+    """Means by size bin; images without a value or an area are left out."""
     known = ~np.isnan(result.mse) & ~np.isnan(result.area_fraction)
-    tenth = np.minimum(10 * result.area_fraction[known], 9).astype(int)
+    tenth = size_bins(result.area_fraction[known])
     mse, identity = result.mse[known], result.identity_mse[known]
     return [
         Bin(label, int((tenth == i).sum()), mean(mse[tenth == i]), mean(identity[tenth == i]))
@@ -105,26 +122,48 @@ def by_bin(result: Result) -> list[Bin]:
 
 
 def change(result: Result, seed: int = 0, draws: int = 1000) -> Change | None:
-    """Mean MSE against identity's, with a 95 % bootstrap interval over photos; None where identity has no error at all.
+    """Mean MSE against identity's, with a 95 % interval over photos; None where identity has no error at all."""
+    known = ~np.isnan(result.mse) & ~np.isnan(result.identity_mse)
+    if result.identity_mse[known].sum() == 0:
+        return None
+    return Change(*_estimate(result, known, result.mse, result.identity_mse, -1.0, seed, draws))
+
+
+def mean_difference(result: Result, values: np.ndarray, seed: int = 0, draws: int = 1000) -> Difference:
+    """The mean of a value of each of ``result``'s images, with a 95 % interval over photos; NaN without any value."""
+    known = ~np.isnan(values)
+    if not known.any():
+        return Difference(float("nan"), None, 0)
+    return Difference(*_estimate(result, known, values, np.ones(len(values)), 0.0, seed, draws))
+
+
+def _estimate(
+    result: Result, known: np.ndarray, above: np.ndarray, below: np.ndarray, plus: float, seed: int, draws: int
+) -> tuple[float, tuple[float, float] | None, int]:
+    """sum(above) / sum(below) + plus over the ``known`` images, its 95 % bootstrap interval, the number of photos.
 
     Photos are drawn, not composites, because the composites of one photo are not independent. A photo is the part of
     the composite's name before the last two underscores.
     """
-    known = ~np.isnan(result.mse) & ~np.isnan(result.identity_mse)
     photo_names = [
         f"{dataset}/{name.rsplit('_', 2)[0]}"
         for dataset, name in zip(result.datasets[known], result.names[known], strict=True)
     ]
     photos, index = np.unique(photo_names, return_inverse=True)
-    mse = np.bincount(index, result.mse[known], len(photos))
-    identity = np.bincount(index, result.identity_mse[known], len(photos))
-    if identity.sum() == 0:
-        return None
-    ratio = float(mse.sum() / identity.sum() - 1)
+    top = np.bincount(index, above[known], len(photos))
+    bottom = np.bincount(index, below[known], len(photos))
+    value = float(top.sum() / bottom.sum()) + plus
     if len(photos) < FEWEST_PHOTOS:
-        return Change(ratio, None, len(photos))
+        return value, None, len(photos)
     random = np.random.default_rng(seed)
     drawn = (random.integers(len(photos), size=len(photos)) for _ in range(draws))
-    ratios = [mse[chosen].sum() / identity[chosen].sum() - 1 for chosen in drawn if identity[chosen].any()]
-    low, high = np.quantile(ratios, (0.025, 0.975))
-    return Change(ratio, (float(low), float(high)), len(photos))
+    ratios = [top[chosen].sum() / bottom[chosen].sum() for chosen in drawn if bottom[chosen].any()]
+    low, high = np.quantile(ratios, (0.025, 0.975)) + plus
+    return value, (float(low), float(high)), len(photos)
+
+
+def _side(interval: tuple[float, float] | None) -> int:
+    if interval is None:
+        return 0
+    low, high = interval
+    return -1 if high < 0 else int(low > 0)

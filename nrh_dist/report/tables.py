@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from nrh_dist.errors import UserError
-from nrh_dist.report import paper
+from nrh_dist.report import differences, paper
 from nrh_dist.report.collect import IDENTITY, Evaluation, Result
 from nrh_dist.report.sections import Section
-from nrh_dist.report.statistics import BINS, by_bin, change, mean, means, weighted_mean
+from nrh_dist.report.statistics import BINS, FEWEST_PHOTOS, by_bin, change, mean, means, weighted_mean
 
 PAPER_BINS = 8  # 0-10 % ... 70-80 %
 
@@ -160,23 +160,62 @@ def subsets(section: Section) -> Table:
 
 
 def table_1(section: Section) -> Table | None:
-    """The paper's off-the-shelf comparison on COCO-Exp, where the same two models were evaluated on ours."""
-    chosen = [result for result in section.results if result.model in paper.TABLE_1]
-    if section.collection != "COCO-Exp" or {result.model for result in chosen} != set(paper.TABLE_1):
+    """The paper's Table 1: one harmoniser with the true masks and with the predicted ones; None without two_stage."""
+    found = differences.pairs(section)
+    if not found:
         return None
+    metrics = (("mse", "MSE", 2), ("psnr", "PSNR, dB", 2), ("lpips", "LPIPS", 4))
+    published = paper.TABLE_1.get(section.collection or "")
+    blocks = [("", f"ours, {section.size} px"), *([("paper_", "paper, 256 px")] if published else [])]
     columns = [
-        Column(f"{key}{name}", title, group, decimals)
-        for key, group in (("", f"ours, {section.size} px"), ("paper_", "paper, 256 px"))
-        for name, title, decimals in (("mse", "MSE", 2), ("psnr", "PSNR, dB", 2), ("lpips", "LPIPS", 4))
+        Column(f"{key}{name}", title, group, decimals) for key, group in blocks for name, title, decimals in metrics
     ]
     rows = []
-    for result in chosen:
-        ours = [mean(result.mse), mean(result.psnr), mean(result.lpips)]
-        rows.append(
-            Row(section.labels[result.run], ours + list(paper.TABLE_1[result.model]), "", result.model, result.run)
-        )
-    caption = "The true mask against the detected one, without joint training"
-    return Table(f"table1-{section.slug}", caption, columns, rows, [paper.TABLE_1_NOTE])
+    for pair in found:
+        group = pair.run if len(found) > 1 else ""
+        sides = [[mean(getattr(result, name)) for name, *_ in metrics] for result in (pair.true, pair.predicted)]
+        sides.append([mean(pair.difference(name)) for name, *_ in metrics])
+        if published:
+            theirs = [published["dih_m"], published["two_stage"]]
+            theirs.append(tuple(p - s for s, p in zip(*theirs, strict=True)))
+            sides = [[*ours, *values] for ours, values in zip(sides, theirs, strict=True)]
+        true, predicted = pair.true, pair.predicted
+        rows += [
+            Row("C_s: true masks", sides[0], group, true.model, true.run),
+            Row("C_p: predicted masks", sides[1], group, predicted.model, predicted.run),
+            Row("C_p − C_s", sides[2], group),
+        ]
+    notes = [paper.TABLE_1_NOTE] if published else []
+    return Table(f"table1-{section.slug}", "Means with the true and the predicted masks", columns, rows, notes)
+
+
+def difference_bins(section: Section) -> Table:
+    """The mean difference C_p - C_s of every two-stage run, over all images and by size bin."""
+    groups = ("MSE, C_p − C_s", "mean C_p − C_s", "predicted mask, images, %")
+    columns = [
+        Column("images", "Images", "", 0),
+        Column("mse_difference", "mean", groups[0]),
+        Column("mse_difference_low", "95 % from", groups[0]),
+        Column("mse_difference_high", "to", groups[0]),
+        Column("psnr_difference", "PSNR, dB", groups[1]),
+        Column("lpips_difference", "LPIPS", groups[1], 4),
+        Column("better1_percent", "better by > 1", groups[2], 1),
+        Column("worse1_percent", "worse by > 1", groups[2], 1),
+    ]
+    found = differences.pairs(section)
+    rows = []
+    for pair in found:
+        for one in differences.by_bin(pair):
+            label = one.label.replace("-", "–").replace("%", " %")
+            values = [one.mse.mean, *(one.mse.interval or (nan, nan)), one.psnr, one.lpips]
+            shares = [100 * one.better1, 100 * one.worse1]
+            rows.append(Row(label, [one.count, *values, *shares], pair.run if len(found) > 1 else "", run=pair.run))
+    notes = [
+        f"Intervals: bootstrap over photos; none with fewer than {FEWEST_PHOTOS}. Better and worse: by MSE. "
+        "Below 0 the predicted mask gives the lower error (for PSNR above 0)."
+    ]
+    caption = "Difference by share of the image that the object covers"
+    return Table(f"difference-bins-{section.slug}", caption, columns, rows, notes)
 
 
 def published() -> list[Table]:

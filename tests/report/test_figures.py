@@ -58,7 +58,7 @@ def test_charts_draw_hard_cases(section: Section, tmp_path: Path) -> None:
 
 
 def test_no_change_is_neither_better_nor_worse() -> None:
-    edges = figures._edges(-2.0, 2.0, 100, centred=True)
+    edges = figures.histogram_edges(-2.0, 2.0, 100, centred=True)
     around_zero = np.searchsorted(edges, 0.0)
     assert figures._side(edges[around_zero - 1], edges[around_zero]) == figures.UNCHANGED_COLOUR
     assert edges[0] <= -2 and edges[-1] >= 2

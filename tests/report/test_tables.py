@@ -144,14 +144,6 @@ def test_table_3_shows_bins_beyond_the_papers(section: Section) -> None:
     assert all(len(row.values) == len(table.columns) for row in table.rows)
 
 
-def test_table_1_needs_both_models_on_coco_exp(section: Section, tmp_path: Path) -> None:
-    assert tables.table_1(section) is None
-    models = ("dih_m", "two_stage")
-    both = sections([read(evaluations.write(tmp_path / "both", {"COCOExp": 20}, models))])[0]
-    table = tables.table_1(both)
-    assert [row.values[3:] for row in table.rows] == [[19.55, 35.81, 0.0227], [22.65, 35.18, 0.0292]]
-
-
 def test_subsets_split_the_mean(section: Section) -> None:
     row = next(row for row in tables.subsets(section).rows if row.model == "ptc_dih")
     assert (60 * row.values[0] + 20 * row.values[2]) / 80 == pytest.approx(section.results[2].mse.mean())

@@ -1,0 +1,74 @@
+"""What a chapter of the page says of the predicted mask against the true one, with its tables and figures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nrh_dist.report import difference_figures, differences, tables
+from nrh_dist.report.differences import Bin, Pair
+from nrh_dist.report.parts import Picture, number
+from nrh_dist.report.sections import Section
+from nrh_dist.report.statistics import FEWEST_PHOTOS
+from nrh_dist.report.tables import Table
+
+VERDICTS = {-1: "is lower", 0: "cannot be told apart", 1: "is higher"}
+
+
+@dataclass(frozen=True)
+class MaskComparison:
+    """A sentence a two-stage run, the paper's Table 1, the differences by size bin, and the image-wise differences."""
+
+    sentences: list[str]
+    tables: list[Table]
+    charts: list[Picture]
+
+
+def compare_masks(section: Section, folder: Path) -> MaskComparison | None:
+    """The comparison of C_p with C_s, its CSV files and figures written below ``folder``; None without two_stage."""
+    found = differences.pairs(section)
+    first = tables.table_1(section)
+    if not found or first is None:
+        return None
+    made = [first, tables.difference_bins(section)]
+    for table in made:
+        tables.write_csv(table, folder / "tables" / f"{table.name}.csv")
+    differences.write_images(found, folder / "tables" / f"differences-{section.slug}.csv")
+    sentences = [_sentence(pair, differences.by_bin(pair)[0], len(found) > 1) for pair in found]
+    charts = [chart for i, pair in enumerate(found, start=1) for chart in _charts(section, pair, i, folder)]
+    return MaskComparison(sentences, made, charts)
+
+
+def _sentence(pair: Pair, overall: Bin, named: bool) -> str:
+    if not overall.count:
+        return f"{pair.run}: no image has an error on both sides."
+    difference = overall.mse
+    if difference.interval is None:
+        sure = f"{difference.photos} photos, too few for an interval: at least {FEWEST_PHOTOS} are needed"
+    else:
+        low, high = (number(bound, 2, sign=True) for bound in difference.interval)
+        sure = f"95 % interval {low} to {high}, bootstrap over {difference.photos:,} photos"
+    opening = f"{pair.run}: with" if named else "With"
+    return (
+        f"{opening} the predicted mask the mean MSE {VERDICTS[difference.verdict]} "
+        f"{'from' if difference.verdict == 0 else 'than'} that with the true mask: "
+        f"{number(difference.mean, 2, sign=True)} ({sure}). Of {overall.count:,} images it is better on "
+        f"{100 * overall.better1:.0f} % and worse on {100 * overall.worse1:.0f} %, by more than 1."
+    )
+
+
+def _charts(section: Section, pair: Pair, run: int, folder: Path) -> list[Picture]:
+    charts = []
+    for metric, name in (("mse", "MSE"), ("psnr", "PSNR"), ("lpips", "LPIPS")):
+        data = difference_figures.points(pair, metric)
+        if not len(data.values):
+            continue
+        file = f"figures/difference-{metric}-{section.slug}-{run}.png"
+        difference_figures.draw(data, folder / file)
+        same = ", grey: by 1 at most" if metric == "mse" else ""
+        caption = (
+            f"{pair.run}: {name} of C_p − C_s, a point an image, as in the paper’s Figure 5. Blue: the predicted mask "
+            f"is better; orange: worse{same}. Bars: mean of a size bin, dashed with fewer than "
+            f"{difference_figures.FEW_IMAGES} images."
+        )
+        alt = f"Scatter plot of {data.title} over the object's size, for {len(data.values):,} images. {caption}"
+        charts.append(Picture(file, alt, caption))
+    return charts
