@@ -11,8 +11,10 @@ import jinja2
 
 from nrh_dist.errors import UserError
 from nrh_dist.report import against as comparison
-from nrh_dist.report import figures, paper, strips, tables
+from nrh_dist.report import detector_chapter, detector_collect, figures, paper, strips, tables
 from nrh_dist.report.collect import IDENTITY, Evaluation, read
+from nrh_dist.report.detector_chapter import DetectorChapter
+from nrh_dist.report.detector_collect import DetectorEvaluation
 from nrh_dist.report.difference_chapter import MaskComparison, compare_masks
 from nrh_dist.report.parts import Picture, number
 from nrh_dist.report.sections import Section, sections
@@ -49,7 +51,10 @@ def write(evaluations: list[Path], out: Path, against: Path | None = None) -> Pa
         raise UserError("a report needs at least one evaluation folder: give one that nrh evaluate wrote")
     out = out.resolve()
     _check_out(out, [*evaluations, *([against] if against else [])])
-    found = [read(folder) for folder in evaluations]
+    detectors = [detector_collect.read(one) for one in evaluations if detector_collect.is_detector(one)]
+    found = [read(folder) for folder in evaluations if not detector_collect.is_detector(folder)]
+    if against and (detector_collect.is_detector(against) or not found):
+        raise UserError(f"--against {against} compares evaluations of harmonisers, not of detectors: leave it out")
     for evaluation in found:
         tables.check_summary(evaluation)
     earlier = comparison.pairs(found, read(against)) if against else None
@@ -58,8 +63,9 @@ def write(evaluations: list[Path], out: Path, against: Path | None = None) -> Pa
         for folder in ("tables", "figures"):
             (partial / folder).mkdir(parents=True)
         chapters = [_chapter(section, partial) for section in sections(found)]
+        detector_chapters = detector_chapter.chapters(detectors, partial)
         compared = _compare(*earlier, partial) if earlier else []
-        page = _render(chapters=chapters, evaluations=found, compared=compared, against=against)
+        page = _render(chapters, detector_chapters, found, compared, against)
         (partial / "index.html").write_text(page, encoding="utf-8")
         _install(partial, out)
     finally:
@@ -181,7 +187,14 @@ def _compare(found: list[comparison.Pair], left_out: int, folder: Path) -> list[
     return [models, comparison.by_image(found, MOVERS)]
 
 
-def _render(chapters: list[Chapter], evaluations: list[Evaluation], compared: list[Table], against: Path | None) -> str:
+def _render(
+    chapters: list[Chapter],
+    detectors: list[DetectorChapter],
+    evaluations: list[Evaluation],
+    compared: list[Table],
+    against: Path | None,
+) -> str:
+    made: list[Evaluation | DetectorEvaluation] = [*evaluations, *(chapter.evaluation for chapter in detectors)]
     field = [tables.masked_methods()]
     if not any(chapter.section.collection for chapter in chapters):
         field += tables.published()
@@ -196,13 +209,15 @@ def _render(chapters: list[Chapter], evaluations: list[Evaluation], compared: li
     environment.globals.update(column_groups=_column_groups, starts_group=_starts_group)
     return environment.get_template("page.html").render(
         generator=GENERATOR,
+        headlines=[*chapters, *detectors],
         chapters=chapters,
-        evaluations=evaluations,
+        detectors=detectors,
+        evaluations=made,
         compared=compared,
         against=against,
         paper=paper,
         field=field,
-        sizes=sorted({evaluation.size for evaluation in evaluations}),
+        sizes=sorted({evaluation.size for evaluation in made}),
         limit=strips.DIFFERENCE_LIMIT,
     )
 

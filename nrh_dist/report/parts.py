@@ -13,6 +13,12 @@ class Picture:
     caption: str
 
 
+def shortened(name: str, longest: int = 30) -> str:
+    """A run's name as figures and tables have room for it: its middle is left out."""
+    half = longest // 2
+    return name if len(name) <= longest else f"{name[: half - 1]}…{name[-half:]}"
+
+
 def number(value: float, decimals: int, sign: bool = False) -> str:
     """A value for a table: thousands separated, a true minus, with ``sign`` a plus as well, an en dash for NaN."""
     return "–" if isnan(value) else f"{value:{'+' if sign else ''},.{decimals}f}".replace("-", "−")
