@@ -33,10 +33,19 @@ def linearise(rgb: NDArray[Any]) -> FloatImage:
     return np.where(rgb <= 0.04045, rgb / 12.92, ((np.maximum(rgb, 0) + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
+def pixels_to_lab(pixels: NDArray[np.uint8]) -> FloatImage:
+    """Nx3 sRGB levels 0..255 to Nx3 float32 Lab, within 0.03 of exact; no power is taken, the curve is a table."""
+    linear = cv2.LUT(pixels[None], LINEAR_OF_LEVEL)
+    return cv2.cvtColor(linear, cv2.COLOR_LRGB2Lab)[0]
+
+
 def delinearise(linear: NDArray[Any]) -> FloatImage:
     """Linear light in [0, 1] to sRGB values in [0, 1]; any shape."""
     linear = np.asarray(linear, np.float32)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055).astype(np.float32)
+
+
+LINEAR_OF_LEVEL = linearise(np.arange(256) / 255)
 
 
 def rgb_to_lab(rgb: NDArray[Any]) -> FloatImage:
@@ -48,8 +57,13 @@ def rgb_to_lab(rgb: NDArray[Any]) -> FloatImage:
 
 
 def lab_to_rgb(lab: FloatImage) -> FloatImage:
-    """HxWx3 float32 Lab to HxWx3 sRGB, each channel clipped to [0, 1]."""
-    return np.clip(cv2.cvtColor(np.asarray(lab, np.float32), cv2.COLOR_Lab2RGB), 0, 1)
+    """HxWx3 float32 Lab to HxWx3 sRGB, each channel clipped to [0, 1].
+
+    A negative Z, which a dark and very yellow Lab would need, is taken for 0 on the axis of Lab, as in scikit-image.
+    """
+    lab = np.array(lab, np.float32)
+    np.minimum(lab[..., 2], (lab[..., 0] + 16) * np.float32(200 / 116), out=lab[..., 2])
+    return np.clip(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB), 0, 1)
 
 
 def luminance_shift_stops(before: NDArray[Any], after: NDArray[Any]) -> float:
@@ -59,8 +73,7 @@ def luminance_shift_stops(before: NDArray[Any], after: NDArray[Any]) -> float:
 
 def rgb_to_lab_t(rgb: Tensor) -> Tensor:
     """N3HW sRGB in [0, 1] to N3HW Lab; the twin of ``rgb_to_lab`` for tensors of any float type and device."""
-    linear = (rgb / 12.92).where(rgb <= 0.04045, ((rgb.clamp(min=0.0) + 0.055) / 1.055) ** 2.4)
-    xyz = _mix(linear, RGB_TO_XYZ / WHITE_D65[:, None])
+    xyz = _mix(linearise_t(rgb), RGB_TO_XYZ / WHITE_D65[:, None])
     f = (xyz / (3 * DELTA**2) + 4 / 29).where(xyz <= DELTA**3, xyz.clamp(min=0.0) ** (1 / 3))
     return _mix(f, CUBE_ROOTS_TO_LAB) + f.new_tensor(LAB_OFFSET).view(3, 1, 1)
 
@@ -68,9 +81,26 @@ def rgb_to_lab_t(rgb: Tensor) -> Tensor:
 def lab_to_rgb_t(lab: Tensor) -> Tensor:
     """N3HW Lab to N3HW sRGB, each channel clipped to [0, 1]; the twin of ``lab_to_rgb``."""
     f = _mix(lab - lab.new_tensor(LAB_OFFSET).view(3, 1, 1), np.linalg.inv(CUBE_ROOTS_TO_LAB))
+    f[:, 2].clamp_(min=0)
     xyz = (3 * DELTA**2 * (f - 4 / 29)).where(f <= DELTA, f**3)
     linear = _mix(xyz, np.linalg.inv(RGB_TO_XYZ / WHITE_D65[:, None])).clamp(0, 1)
-    return (12.92 * linear).where(linear <= 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055).clamp(0, 1)
+    return delinearise_t(linear).clamp(0, 1)
+
+
+def linearise_t(rgb: Tensor) -> Tensor:
+    """sRGB values to linear light, both in [0, 1]; any shape."""
+    return (rgb / 12.92).where(rgb <= 0.04045, ((rgb.clamp(min=0.0) + 0.055) / 1.055) ** 2.4)
+
+
+def delinearise_t(linear: Tensor) -> Tensor:
+    """Linear light to sRGB values, both in [0, 1]; any shape."""
+    return (12.92 * linear).where(linear <= 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def luminance_t(linear: Tensor) -> Tensor:
+    """Y of N3HW linear light: N1HW in [0, 1]."""
+    weights = linear.new_tensor(RGB_TO_XYZ[1].tolist()).view(3, 1, 1)
+    return (linear * weights).sum(dim=1, keepdim=True)
 
 
 def _mix(image: Tensor, matrix: NDArray[np.float64]) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import cv2
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from pycocotools import mask as rle_codec
 from nrh_dist.errors import UserError
 
 
-class Photo(msgspec.Struct, frozen=True):
+class Photo(msgspec.Struct, frozen=True, gc=False):
     """One photo: ``file_name`` is relative to the images' folder; sizes in pixels."""
 
     id: int
@@ -26,7 +27,7 @@ class Photo(msgspec.Struct, frozen=True):
     height: int
 
 
-class Annotation(msgspec.Struct, frozen=True):
+class Annotation(msgspec.Struct, frozen=True, gc=False):
     """One object, or a crowd of them. ``area`` in pixels; ``segmentation`` is raw JSON, see ``decode_mask``."""
 
     id: int
@@ -37,7 +38,7 @@ class Annotation(msgspec.Struct, frozen=True):
     iscrowd: int = 0
 
 
-class Category(msgspec.Struct, frozen=True):
+class Category(msgspec.Struct, frozen=True, gc=False):
     """The name of a class of objects."""
 
     id: int
@@ -103,7 +104,8 @@ def decode_mask(segmentation: bytes, height: int, width: int) -> NDArray[np.uint
             return np.zeros((height, width), np.uint8)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools lags behind numpy's copy keyword
-            return rle_codec.decode(rle_codec.merge(codes)) * np.uint8(255)
+            column_wise = rle_codec.decode(rle_codec.merge(codes))
+        return cv2.transpose(column_wise.T) * np.uint8(255)
     except UserError:
         raise
     except Exception as error:  # pycocotools answers malformed input with errors of many types

@@ -1,15 +1,17 @@
 """Luminance (or colour) transfer from one object to another: the pixel mathematics of COCO-Exp.
 
 ``meanstd`` is Reinhard et al., Color Transfer between Images (2001): match mean and standard deviation. ``hist``
-matches the whole distribution. Both work on CIE Lab and change only the pixels of the object's mask.
+matches the whole distribution. Both work on CIE Lab and change only the pixels of the object's mask; all the work is
+done on these pixels.
 """
 
 from typing import Literal, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nrh_dist.color import FloatImage, lab_to_rgb, luminance_shift_stops, rgb_to_lab
+from nrh_dist.color import FloatImage, lab_to_rgb, luminance_shift_stops, pixels_to_lab, rgb_to_lab
 
 Method = Literal["meanstd", "hist"]
 Channels = Literal["l", "lab"]
@@ -18,86 +20,124 @@ OBJECT_LEVEL = 128  # a mask value from here on counts as object
 RATIO_LIMIT = 3.0  # bound on the ratio of deviations, both ways: beyond it noise is blown up or texture ironed out
 QUANTILES = np.linspace(0, 1, 1025)
 CLIP_TOLERANCE = 0.5  # in units of Lab: above rounding, below what can be seen
+AT_THE_LIMIT = 1e-3  # a channel of sRGB this near to 0 or 1 may have been clipped; others cannot
+
+
+class Statistics(NamedTuple):
+    """Of an object's Lab: ``mean`` and ``deviation``: 3 values each; ``quantiles``: 3x1025, or 3x0 for ``meanstd``."""
+
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+    quantiles: FloatImage
 
 
 class Region(NamedTuple):
     """The N pixels of a photo under its mask.
 
-    ``where``: N places in the flattened photo with mask > 0; ``weight``: N mask values in (0, 1]; ``lab``: Nx3;
-    ``inside``: N, whether mask >= 128. Statistics are taken there, in ``object_lab``: Mx3.
+    ``where``: N places in the flattened photo with mask > 0; ``pixels``: Nx3 uint8; ``weight``: N mask values in
+    (0, 1]; ``lab``: Nx3; ``inside``: N, whether mask >= 128. ``statistics`` are taken there.
     """
 
     where: NDArray[np.intp]
+    pixels: NDArray[np.uint8]
     weight: FloatImage
     lab: FloatImage
     inside: NDArray[np.bool_]
-    object_lab: FloatImage
+    statistics: Statistics
 
 
 class Transfer(NamedTuple):
-    """``composite``: HxWx3 uint8; ``shift_stops``: log2 of the gain in mean L; ``clipped_share``: see ``transfer``."""
+    """``composite``: HxWx3 uint8; ``mse``: its mean squared error against the photo, over all pixels and channels.
+
+    ``shift_stops``: log2 of the gain in mean L; ``clipped_share``: see ``transfer``.
+    """
 
     composite: NDArray[np.uint8]
+    mse: float
     shift_stops: float
     clipped_share: float
 
 
-def region(photo: NDArray[np.uint8], mask: NDArray[np.uint8]) -> Region:
-    """The pixels of an HxWx3 photo under its HxW mask of 0..255."""
-    where = np.flatnonzero(mask)
-    levels = mask.ravel().take(where)
+def region(photo: NDArray[np.uint8], mask: NDArray[np.uint8], method: Method) -> Region:
+    """The pixels of an HxWx3 photo under its HxW mask of 0..255, of which at least one is 128 or more."""
+    _, top, _, height = cv2.boundingRect(mask)
+    where = np.flatnonzero(mask[top : top + height] != 0) + top * mask.shape[1]
+    levels = mask.reshape(-1).take(where)
     pixels = photo.reshape(-1, 3).take(where, axis=0)
-    lab = rgb_to_lab(pixels[None] / np.float32(255))[0]
+    lab = pixels_to_lab(pixels)
     inside = levels >= OBJECT_LEVEL
-    return Region(where, (levels / 255).astype(np.float32), lab, inside, lab[inside])
+    return Region(where, pixels, levels / np.float32(255), lab, inside, statistics(lab[inside], method))
 
 
-def transfer(
-    photo: NDArray[np.uint8], target: Region, reference: FloatImage, method: Method, channels: Channels
-) -> Transfer:
-    """Give the object ``target`` of ``photo`` the statistics of ``reference`` (Mx3 Lab) and blend it in.
+def statistics(lab: FloatImage, method: Method) -> Statistics:
+    """What ``method`` has to know of an object's Mx3 Lab."""
+    mean, deviation = cv2.meanStdDev(lab[None])
+    tables = [_quantiles(channel) for channel in lab.T] if method == "hist" else np.empty((3, 0))
+    return Statistics(mean[:, 0].astype(np.float64), deviation[:, 0].astype(np.float64), np.array(tables, np.float32))
 
-    L is clipped to 0..100, then each channel of sRGB; the blend c = m * shifted + (1 - m) * photo is done in sRGB float
-    and rounded once. ``clipped_share`` is the share of object pixels whose colour the clipping moved by more than 0.5
-    in L, a or b.
+
+def transfer(photo: NDArray[np.uint8], target: Region, reference: Statistics, channels: Channels) -> Transfer:
+    """Give the object ``target`` of ``photo`` the statistics of ``reference`` and blend it in.
+
+    Both have been measured for one method. L is clipped to 0..100, then each channel of sRGB; the blend
+    c = m * shifted + (1 - m) * photo is done in sRGB float and rounded once. ``clipped_share`` is the share of object
+    pixels whose colour the clipping moved by more than 0.5 in L, a or b.
     """
-    match = match_meanstd if method == "meanstd" else match_hist
+    match = match_hist if reference.quantiles.size else match_meanstd
     wanted = target.lab.copy()
     for channel in range(1 if channels == "l" else 3):
-        wanted[:, channel] = match(target.lab[:, channel], target.object_lab[:, channel], reference[:, channel])
-    bounded = np.concatenate([wanted[:, :1].clip(0, 100), wanted[:, 1:]], axis=1)
+        wanted[:, channel] = match(target.lab[:, channel], target.statistics, reference, channel)
+    bounded = wanted.copy()
+    np.clip(wanted[:, 0], 0, 100, out=bounded[:, 0])
     shifted = lab_to_rgb(bounded[None])[0]
 
-    composite = photo.reshape(-1, 3).copy()
-    before = composite.take(target.where, axis=0) / np.float32(255)
-    weight = target.weight[:, None]
-    composite[target.where] = np.rint((weight * shifted + (1 - weight) * before) * 255).astype(np.uint8)
+    before, weight = target.pixels, target.weight[:, None]
+    blended = shifted if target.weight.min() == 1 else weight * shifted + (1 - weight) * (before / np.float32(255))
+    changed = np.rint(blended * np.float32(255)).astype(np.uint8)
+    composite = photo.copy()
+    composite.reshape(-1, 3)[target.where] = changed
+    mse = cv2.norm(changed, before, cv2.NORM_L2SQR) / photo.size
 
-    after = rgb_to_lab(shifted[None])[0][target.inside]
-    clipped = (np.abs(after - wanted[target.inside]) > CLIP_TOLERANCE).any(axis=1)
-    stops = luminance_shift_stops(target.object_lab[:, 0], after[:, 0])
-    return Transfer(composite.reshape(photo.shape), stops, float(clipped.mean()))
+    after, clipped = _clipped(wanted, shifted)
+    stops = luminance_shift_stops(target.statistics.mean[0], after[target.inside])
+    return Transfer(composite, mse, stops, float(clipped[target.inside].mean()))
 
 
-def match_meanstd(values: FloatImage, source: FloatImage, reference: FloatImage) -> FloatImage:
-    """Shift and stretch ``values`` so that ``source``, a part of them, gets mean and deviation of ``reference``.
+def _clipped(wanted: FloatImage, shifted: FloatImage) -> tuple[FloatImage, NDArray[np.bool_]]:
+    """L of the N colours ``shifted``, and which of them are not the ``wanted`` Lab: converted only where that can be.
 
-    All are 1-D. The stretch is bounded to [1/3, 3].
+    A pixel without a channel at a limit was not clipped: its Lab is the wanted one.
     """
-    ratio = reference.std(dtype=np.float64) / max(source.std(dtype=np.float64), 1e-6)
+    after, clipped = wanted[:, 0].copy(), np.zeros(len(wanted), np.bool_)
+    limits = (shifted < AT_THE_LIMIT) | (shifted > 1 - AT_THE_LIMIT)
+    suspects = np.flatnonzero(limits.reshape(-1, 3).any(axis=1))
+    if len(suspects):
+        lab = rgb_to_lab(shifted[suspects][None])[0]
+        after[suspects] = lab[:, 0]
+        clipped[suspects] = (np.abs(lab - wanted[suspects]) > CLIP_TOLERANCE).any(axis=1)
+    return after, clipped
+
+
+def match_meanstd(values: FloatImage, source: Statistics, reference: Statistics, channel: int) -> FloatImage:
+    """Shift and stretch N ``values`` of a channel so that ``source``, a part of them, gets mean and deviation.
+
+    The stretch is bounded to [1/3, 3].
+    """
+    ratio = reference.deviation[channel] / max(source.deviation[channel], 1e-6)
     ratio = np.clip(ratio, 1 / RATIO_LIMIT, RATIO_LIMIT)
-    shifted = (values - source.mean(dtype=np.float64)) * ratio + reference.mean(dtype=np.float64)
-    return shifted.astype(np.float32)
+    offset = reference.mean[channel] - ratio * source.mean[channel]
+    return values * np.float32(ratio) + np.float32(offset)
 
 
-def match_hist(values: FloatImage, source: FloatImage, reference: FloatImage) -> FloatImage:
-    """Map ``values`` so that ``source``, a part of them, gets the distribution of ``reference``.
+def match_hist(values: FloatImage, source: Statistics, reference: Statistics, channel: int) -> FloatImage:
+    """Map N ``values`` of a channel so that ``source``, a part of them, gets the distribution of ``reference``.
 
-    All are 1-D. The distributions are tables of 1,025 quantiles, linear in between.
+    The distributions are tables of 1,025 quantiles, linear in between.
     """
-    rank = np.interp(values, _quantiles(source), QUANTILES)
-    return np.interp(rank, QUANTILES, _quantiles(reference)).astype(np.float32)
+    rank = np.interp(values, source.quantiles[channel], QUANTILES)
+    return np.interp(rank, QUANTILES, reference.quantiles[channel]).astype(np.float32)
 
 
-def _quantiles(values: FloatImage) -> NDArray[np.float64]:
-    return np.interp(QUANTILES * (len(values) - 1), np.arange(len(values)), np.sort(values))
+def _quantiles(values: FloatImage) -> FloatImage:
+    places = QUANTILES * (len(values) - 1)
+    return np.interp(places, np.arange(len(values)), np.sort(values)).astype(np.float32)

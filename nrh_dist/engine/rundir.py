@@ -8,31 +8,11 @@ from pathlib import Path
 from nrh_dist import config as configuration
 from nrh_dist.engine import checkpoint, select
 from nrh_dist.engine.files import write_text
+from nrh_dist.engine.lock import locked
 from nrh_dist.errors import UserError
 from nrh_dist.schema import Config
 
 CONFIG = "config.yaml"
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` (made if need be) for this process. The kernel frees the lock when the process dies, however.
-
-    ``UserError`` if another process holds it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{folder} is in use by another process: wait for it or choose another folder (run.name)"
-            ) from None
-        yield
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from nrh_dist.data import coco_exp
-from nrh_dist.data.coco_exp import Outcome, Settings
+from nrh_dist.data.coco_exp import Maker, Outcome, Settings, work_order
 from nrh_dist.data.pairs import Instance, Pair
 
 SQUARE = [[10, 10, 40, 10, 40, 30, 10, 30]]
@@ -46,7 +46,7 @@ def files(out):
 
 def test_jpeg_writes_three_files_and_keeps_the_photo_byte_for_byte(instance, out):
     pair = Pair(5, 2, instance(1), instance(2, level=160))
-    outcome = coco_exp.make(pair, Settings(0), out)
+    outcome = Maker(Settings(0), out).make(pair)
     assert files(out) == [
         "COCOExp/composite_images/c1_100_2.jpg",
         "COCOExp/masks/c1_100.png",
@@ -63,7 +63,7 @@ def test_jpeg_writes_three_files_and_keeps_the_photo_byte_for_byte(instance, out
 
 def test_png_is_exact_outside_the_mask(instance, out):
     pair = Pair(0, 1, instance(1), instance(2, level=60))
-    outcome = coco_exp.make(pair, Settings(0, format="png"), out)
+    outcome = Maker(Settings(0, format="png"), out).make(pair)
     real, composite = read(out / "COCOExp/real_images/c1.png"), read(out / "COCOExp/composite_images/c1_100_1.png")
     mask = np.asarray(Image.open(out / "COCOExp/masks/c1_100.png"))
     np.testing.assert_array_equal(real, read(pair.target.photo))
@@ -80,6 +80,7 @@ def rejections(instance, tmp_path):
     missing = instance(4)
     missing.photo.unlink()
     flat = instance(5, photo=np.full((40, 50, 3), 90, np.uint8))
+    empty = instance(9, segmentation=[])
     tiny = instance(6, segmentation=[[10, 10, 13, 10, 13, 13, 10, 13]])
     other_size = instance(7, photo=np.zeros((30, 50, 3), np.uint8))
     torn = instance(8, segmentation={"size": [40, 50], "counts": [3]})
@@ -88,6 +89,8 @@ def rejections(instance, tmp_path):
         (flat, good, "flat"),
         (tiny, good, "tiny"),
         (good, tiny, "tiny"),
+        (empty, good, "empty"),
+        (good, empty, "empty"),
         (good, good, "no change"),
         (broken, good, "unreadable"),
         (bright, missing, "unreadable"),
@@ -98,16 +101,39 @@ def rejections(instance, tmp_path):
 
 def test_unusable_pairs_are_rejected_and_leave_no_file(instance, out, tmp_path):
     for target, reference, reason in rejections(instance, tmp_path):
-        outcome = coco_exp.make(Pair(0, 1, target, reference), Settings(0), out)
+        outcome = Maker(Settings(0), out).make(Pair(0, 1, target, reference))
         assert outcome.rejected == reason
         assert bool(outcome.detail) == (reason == "unreadable")
     assert files(out) == []
 
 
+@pytest.mark.parametrize("method", ["meanstd", "hist"])
+def test_what_a_maker_remembers_changes_nothing(instance, tmp_path, monkeypatch, method):
+    """Pairs in two orders, and with a memory of one object: the same outcomes and the same files."""
+    objects = [instance(number, level=60 + 20 * number) for number in range(1, 6)]
+    both = [Pair(0, 1, objects[0], objects[1])]
+    both += [Pair(1, 1, objects[1], objects[0]), Pair(2, 2, objects[0], objects[3]), Pair(3, 1, objects[4], objects[0])]
+    both += [Pair(4, 1, objects[3], objects[4]), Pair(5, 2, objects[1], objects[4]), Pair(6, 3, objects[0], objects[2])]
+    results = []
+    for name, pairs, remembered in (
+        ("a", both, 1),
+        ("b", sorted(both, key=work_order), 1000),
+        ("c", both[::-1], 1000),
+    ):
+        monkeypatch.setitem(coco_exp.REMEMBERED, method, remembered)
+        coco_exp.prepare(tmp_path / name)
+        outcomes = Maker(Settings(0, method, "lab"), tmp_path / name).make_all(pairs)
+        written = {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()}
+        results.append((sorted(outcomes, key=lambda outcome: outcome.index), written))
+    assert len(results[0][1]) == 7 + 2 * 4
+    assert results[0] == results[1] == results[2]
+
+
 def test_lists_and_manifest_hold_both_splits_and_keep_other_sub_sets(instance, out):
     (out / "IHD_test.txt").write_text("HCOCO/composite_images/c9_9_1.jpg\n")
     target, reference = instance(1), instance(2)
-    test = [(Pair(0, 1, target, reference), Outcome(0, area_fraction=0.3, shift_stops=-0.1, clipped_share=0.25))]
+    outcome = Outcome(0, area_fraction=0.3, shift_stops=-0.1, clipped_share=0.25, mse=12.5)
+    test = [(Pair(0, 1, target, reference), outcome)]
     train = [(Pair(3, 1, reference, target), Outcome(3, area_fraction=0.3, shift_stops=1.5))]
     coco_exp.write_lists(test, Settings(7, "hist", "lab", "png", "test"), out)
     coco_exp.write_lists(train, Settings(0, split="train"), out)
@@ -133,6 +159,7 @@ def test_lists_and_manifest_hold_both_splits_and_keep_other_sub_sets(instance, o
         "shift_stops": "-0.100000",
         "sub_threshold": "1",
         "clipped_share": "0.250000",
+        "mse": "12.500000",
         "method": "hist",
         "channels": "lab",
         "seed": "7",

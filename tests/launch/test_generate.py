@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nrh_dist.data import iharmony4, synthetic
+from nrh_dist.data import layouts, synthetic
+from nrh_dist.data.coco_exp import Maker
 from nrh_dist.data.images import read_mask, read_rgb
 from nrh_dist.errors import UserError
 from nrh_dist.launch.generate import generate
@@ -42,18 +44,20 @@ def contents(out):
 
 
 def test_the_result_is_a_data_root_with_a_manifest(make, tmp_path):
-    summary = make(tmp_path, count=20, format="png")
-    samples = iharmony4.index(tmp_path)
+    rejected = make(tmp_path, count=20, format="png")
+    samples = layouts.index(layouts.Source(tmp_path))
     with (tmp_path / "manifest.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert summary.made == len(samples) == len(rows) == 20
-    assert sum(summary.size_bins.values()) == sum(summary.shifts.values()) == sum(summary.categories.values()) == 20
+    assert len(samples) == len(rows) == 20
+    outcomes = [json.loads(line) for line in (tmp_path / "COCOExp/candidates_test.jsonl").read_text().splitlines()[1:]]
+    assert sum(rejected.values()) == len(outcomes) - 20
     assert [sample.composite.name for sample in samples] == [row["composite"] for row in rows]
     for sample, row in zip(samples, rows, strict=True):
         composite, real, mask = read_rgb(sample.composite), read_rgb(sample.real), read_mask(sample.mask)
         np.testing.assert_array_equal(composite[mask == 0], real[mask == 0])
         assert (composite[mask > 0] != real[mask > 0]).any()
         assert float(row["area_fraction"]) == pytest.approx((mask >= 128).mean(), abs=1e-6)
+        assert float(row["mse"]) == pytest.approx(((composite - real.astype(float)) ** 2).mean(), abs=1e-6)
         assert sample.group == f"coco:{row['photo_id']}"
         assert row["photo_id"] != row["reference_photo_id"]
 
@@ -80,10 +84,10 @@ def test_kill_9_and_a_second_call_give_the_same_bytes(make, coco_folder, tmp_pat
     annotations = coco_folder / "annotations/instances_train2017.json"
     code = (
         "import time; from pathlib import Path\n"
-        "from nrh_dist.data import coco_exp; from nrh_dist.launch import generate\n"
-        "real = coco_exp.make\n"
-        "coco_exp.make = lambda *a: (time.sleep(0.02), real(*a))[1]\n"
-        f"generate.CHUNK = 4; generate.generate(*map(Path, {[str(coco_folder / 'train2017'), str(annotations)]}), "
+        "from nrh_dist.data.coco_exp import Maker; from nrh_dist.launch import generate, makers\n"
+        "real = Maker.make\n"
+        "Maker.make = lambda *a: (time.sleep(0.02), real(*a))[1]\n"
+        f"makers.CHUNK = 4; generate.generate(*map(Path, {[str(coco_folder / 'train2017'), str(annotations)]}), "
         f"Path({str(tmp_path / 'killed')!r}), 90, 1)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
@@ -111,7 +115,7 @@ def test_a_second_split_joins_the_first(make, tmp_path):
     before = contents(tmp_path)
     make(tmp_path, count=5, sample="val2017", split="test")
     after = contents(tmp_path)
-    assert [sample.split for sample in iharmony4.index(tmp_path)] == ["train"] * 10 + ["test"] * 5
+    assert [sample.split for sample in layouts.index(layouts.Source(tmp_path))] == ["train"] * 10 + ["test"] * 5
     assert after["manifest.csv"].startswith(before.pop("manifest.csv"))
     assert all(after[name] == before[name] for name in before)
 
@@ -155,9 +159,8 @@ def test_bad_photos_are_left_out_and_too_few_pairs_are_told(coco_folder, tmp_pat
     broken.write_bytes(broken.read_bytes()[:500])
     annotations = coco_folder / "annotations/instances_train2017.json"
     said = []
-    summary = generate(images, annotations, tmp_path / "a", 40, 1, say=said.append)
-    assert summary.made == 40
-    assert summary.rejected["unreadable"] > 0
+    assert generate(images, annotations, tmp_path / "a", 40, 1, say=said.append)["unreadable"] > 0
+    assert len(layouts.index(layouts.Source(tmp_path / "a"))) == 40
     assert sum("000000000002.jpg" in line for line in said) == 1
     assert not list((tmp_path / "a/COCOExp").glob("*/c2*"))
 
@@ -165,14 +168,13 @@ def test_bad_photos_are_left_out_and_too_few_pairs_are_told(coco_folder, tmp_pat
     with pytest.raises(UserError, match=r"ask for at most \d+") as caught:
         generate(images, annotations, tmp_path / "b", pairs, 1, say=said.append)
     most = int(str(caught.value).split()[-1])
-    assert generate(images, annotations, tmp_path / "b", most, 1, say=said.append).made == most
+    generate(images, annotations, tmp_path / "b", most, 1, say=said.append)
+    assert len(layouts.index(layouts.Source(tmp_path / "b"))) == most
 
 
 def test_a_disk_that_refuses_is_one_line_and_a_second_call_goes_on(make, tmp_path, monkeypatch):
-    from nrh_dist.data import coco_exp
-
     make(tmp_path / "whole", count=40)
-    real, calls = coco_exp.make, []
+    real, calls = Maker.make, []
 
     def full(*arguments):
         calls.append(1)
@@ -180,11 +182,11 @@ def test_a_disk_that_refuses_is_one_line_and_a_second_call_goes_on(make, tmp_pat
             raise OSError(28, "No space left on device")
         return real(*arguments)
 
-    monkeypatch.setattr(coco_exp, "make", full)
+    monkeypatch.setattr(Maker, "make", full)
     with pytest.raises(UserError, match="No space left on device"):
         make(tmp_path / "full", count=40)
     assert not (tmp_path / "full/manifest.csv").exists()
-    monkeypatch.setattr(coco_exp, "make", real)
+    monkeypatch.setattr(Maker, "make", real)
     make(tmp_path / "full", count=40)
     assert contents(tmp_path / "full") == contents(tmp_path / "whole")
 
@@ -195,11 +197,14 @@ def test_real_photos_give_visible_shifts_of_many_categories(tmp_path, method):
         pytest.skip("NRH_TEST_DATA is not set")
     data = Path(os.environ["NRH_TEST_DATA"]) / "coco-mini"
     annotations = data / "annotations/instances_val2017.json"
-    summary = generate(data / "val2017", annotations, tmp_path, 60, 0, method, say=lambda line: None)
-    assert len(summary.categories) > 10
-    assert summary.categories["person"] < 30
-    assert min(summary.shifts["darker"], summary.shifts["brighter"]) > 10
-    header, *outcomes = map(json.loads, (tmp_path / "COCOExp/candidates_test.jsonl").read_text().splitlines())
-    assert header["schema"] == 1
-    assert np.mean([outcome["clipped_share"] for outcome in outcomes]) < 0.3
-    assert len(iharmony4.index(tmp_path)) == 60
+    generate(data / "val2017", annotations, tmp_path, 60, 0, method, say=lambda line: None)
+    with (tmp_path / "manifest.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    categories = Counter(row["category"] for row in rows)
+    assert len(categories) > 10
+    assert categories["person"] < 30
+    shifts = np.array([float(row["shift_stops"]) for row in rows])
+    assert min((shifts > 0.22).sum(), (shifts < -0.22).sum()) > 10
+    assert np.mean([float(row["clipped_share"]) for row in rows]) < 0.3
+    assert (tmp_path / "COCOExp/candidates_test.jsonl").read_text().startswith('{"schema": 2')
+    assert len(layouts.index(layouts.Source(tmp_path))) == 60
