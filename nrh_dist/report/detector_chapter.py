@@ -70,7 +70,7 @@ def headline(evaluation: DetectorEvaluation) -> tuple[str, str]:
 
 
 def _these(detectors: list[Detector]) -> str:
-    return detectors[0].run if len(detectors) == 1 else f"any of {len(detectors)} detectors"
+    return "the detector" if len(detectors) == 1 else f"any of {len(detectors)} detectors"
 
 
 def _verdict(detector: Detector) -> str:

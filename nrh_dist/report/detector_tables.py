@@ -79,7 +79,7 @@ def thresholds(evaluation: DetectorEvaluation, slug: str) -> Table:
     for found in evaluation.thresholds:
         cells = [cell for i in range(2) for cell in _spread(found.predicted[:, i])]
         rows.append(Row(shortened(found.run, LONGEST_LABEL), cells, "", "detector", found.run))
-    notes = ["A detector that sees no more than the constant answers the same for every photo: compare the deviations."]
+    notes = ["The constant has no deviation. A deviation alone, without a rank correlation, is noise."]
     return Table(f"thresholds-{slug}", "The thresholds themselves", columns, rows, notes)
 
 
