@@ -8,7 +8,7 @@ import numpy as np
 
 from nrh_dist.errors import UserError
 from nrh_dist.report import paper
-from nrh_dist.report.collect import IDENTITY, Evaluation
+from nrh_dist.report.collect import IDENTITY, TRUE_MASKS, Evaluation
 from nrh_dist.report.statistics import WORSE1, mean
 from nrh_dist.report.tables import Column, Row, Table, percent
 
@@ -88,14 +88,18 @@ def by_image(found: Sequence[Pair], most: int | None = None) -> Table:
 
 
 def _by_image(evaluations: Iterable[Evaluation]) -> dict[tuple[str, str, str], tuple[float, float]]:
-    """(sub-set, model, name) -> mean MSE over the runs, MSE of the input; identity and missing values left out."""
+    """(sub-set, model, name) -> mean MSE over the runs, MSE of the input; identity and missing values left out.
+
+    The harmoniser of two_stage with true masks stays apart from other runs of its model.
+    """
     found: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for evaluation in evaluations:
         for result in evaluation.results:
             if result.model == IDENTITY:
                 continue
+            model = f"{result.model}, true masks" if result.run.endswith(TRUE_MASKS) else result.model
             for row in zip(result.datasets, result.names, result.mse, result.identity_mse, strict=True):
                 dataset, name, mse, identity = row
                 if not isnan(mse):
-                    found.setdefault((str(dataset), result.model, str(name)), []).append((float(mse), float(identity)))
+                    found.setdefault((str(dataset), model, str(name)), []).append((float(mse), float(identity)))
     return {key: (sum(m for m, _ in v) / len(v), v[0][1]) for key, v in found.items()}

@@ -20,6 +20,7 @@ SCHEMA = 1
 METRICS = ("mse", "psnr", "fmse", "lpips", "area_fraction", "identity_mse", "identity_psnr")
 COLUMNS = ("dataset", "model", "run", "name", *METRICS)
 IDENTITY = "identity"
+TRUE_MASKS = "-true-masks"  # how the run of a two-stage model's harmoniser with the true masks (C_s) ends
 
 
 @dataclass(frozen=True)

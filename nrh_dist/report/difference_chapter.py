@@ -63,7 +63,7 @@ def _charts(section: Section, pair: Pair, run: int, folder: Path) -> list[Pictur
             continue
         file = f"figures/difference-{metric}-{section.slug}-{run}.png"
         difference_figures.draw(data, folder / file)
-        same = ", grey: by 1 at most" if metric == "mse" else ""
+        same = ", grey: by 1 at most; logarithmic beyond ±1" if metric == "mse" else ""
         caption = (
             f"{pair.run}: {name} of C_p − C_s, a point an image, as in the paper’s Figure 5. Blue: the predicted mask "
             f"is better; orange: worse{same}. Bars: mean of a size bin, dashed with fewer than "

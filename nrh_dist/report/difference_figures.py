@@ -76,7 +76,8 @@ def draw(data: Points, path: Path) -> None:
     if data.scale != "linear":
         ticks = figures.axis_ticks(data.scale, *backward(edges[[0, -1]]))
         axes.set_yticks(forward(np.array(ticks)), [f"{tick:+,g}".replace("-", "−") if tick else "0" for tick in ticks])
-    axes.set_ylim(edges[0], edges[-1])
+    margin = 0.03 * (edges[-1] - edges[0])
+    axes.set_ylim(edges[0] - margin, edges[-1] + margin)
     axes.set_xlim(0, max(10.0, 10 * np.ceil(data.areas.max() / 10)))
     axes.set_xlabel("object size, % of the image")
     beside.set_xlabel("images")

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nrh_dist.report.collect import METRICS, Result
+from nrh_dist.report.collect import METRICS, TRUE_MASKS, Result
 from nrh_dist.report.sections import Section
 from nrh_dist.report.statistics import BINS, WORSE1, Difference, mean, mean_difference, size_bins
 
 TWO_STAGE = "two_stage"
-TRUE_MASKS = "-true-masks"  # how the run of C_s ends; before it stands the run of C_p
 CSV_COLUMNS = ("dataset", "name", "area_fraction", "mse_c_s", "mse_c_p", "difference", "psnr_difference",
                "lpips_difference", "run")  # fmt: skip
 

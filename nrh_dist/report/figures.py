@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from nrh_dist.report.collect import IDENTITY
+from nrh_dist.report.parts import shortened
 from nrh_dist.report.sections import Section
 from nrh_dist.report.statistics import BINS, WORSE1, by_bin, mean, worse_share
 from nrh_dist.report.tables import PAPER_BINS, percent
@@ -44,6 +45,7 @@ STYLE: dict[Any, Any] = {
 WIDTH = 5.0  # inches
 DOTS_PER_INCH = 200
 FEW_IMAGES = 10  # bins with fewer are drawn hollow
+LONGEST_LABEL = 24  # letters; the tables have the whole name
 LOWEST_MSE = 0.1  # where the log axes of MSE start; smaller values are drawn there
 
 
@@ -172,7 +174,9 @@ def draw_ridges(data: Ridges, path: Path) -> None:
         axes.plot([first, third], [base - 0.07] * 2, color="black", linewidth=2, solid_capstyle="butt")
         axes.plot([median], [base - 0.07], "o", color="white", markeredgecolor="black", markersize=4.5)
         axes.annotate(row.note, (1.02, base + 0.2), xycoords=("axes fraction", "data"), fontsize=9, va="center")
-    axes.set_yticks([-i + 0.2 for i in range(len(data.rows))], [row.label for row in data.rows])
+    axes.set_yticks(
+        [-i + 0.2 for i in range(len(data.rows))], [shortened(row.label, LONGEST_LABEL) for row in data.rows]
+    )
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     if data.scale != "linear":
@@ -206,9 +210,8 @@ def _label_ends(figure: Figure, axes: Axes, data: BinLines) -> None:
     for place, (position, line, x, y) in zip(places, ends, strict=True):
         offset = (place - shift - position) * 72 / figure.dpi
         colour = COLOURS.get(line.model, OTHER_COLOUR)
-        axes.annotate(
-            line.label, (x, y), (9, offset), textcoords="offset points", color=colour, fontsize=9, va="center"
-        )
+        label = shortened(line.label, LONGEST_LABEL)
+        axes.annotate(label, (x, y), (9, offset), textcoords="offset points", color=colour, fontsize=9, va="center")
 
 
 def histogram_edges(low: float, high: float, images: int, centred: bool) -> np.ndarray:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from nrh_dist.report import paper
-from nrh_dist.report.collect import Evaluation, Result, Strip
+from nrh_dist.report.collect import TRUE_MASKS, Evaluation, Result, Strip
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,19 @@ def sections(evaluations: list[Evaluation]) -> list[Section]:
 
 
 def _labels(results: list[Result]) -> dict[str, str]:
-    """The paper's name of each run's model; with the run, where several runs share the model."""
+    """The paper's name of each run's model; with the run, where several runs share the model.
+
+    The harmoniser of a two-stage run, with the true masks, is then named after that run.
+    """
     models = [result.model for result in results]
-    return {
-        result.run: paper.LABELS.get(result.model, result.model)
-        + (f", {result.run}" if models.count(result.model) > 1 else "")
-        for result in results
-    }
+    labels = {}
+    for result in results:
+        label = paper.LABELS.get(result.model, result.model)
+        if models.count(result.model) > 1:
+            owner = result.run.removesuffix(TRUE_MASKS)
+            label += f", {result.run}" if owner == result.run else f" of {owner}"
+        labels[result.run] = label
+    return labels
 
 
 def _slug(title: str) -> str:

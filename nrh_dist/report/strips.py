@@ -10,6 +10,7 @@ from PIL import Image
 
 from nrh_dist.errors import UserError
 from nrh_dist.report.collect import Strip
+from nrh_dist.report.parts import shortened
 from nrh_dist.report.sections import Section
 
 DIFFERENCE_LIMIT = 50  # of 255: the one scale of every difference in every report
@@ -18,6 +19,7 @@ DOTS_PER_INCH = 160  # a panel is about 256 px wide
 GAP = 0.05  # inches between panels
 CAPTION = 0.24  # inches above each panel
 BAR = 0.75  # inches below all panels
+LONGEST_CAPTION = 20  # letters that fit above a panel
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def draw(rows: list[list[Panel]], path: Path) -> None:
                 (left / WIDTH, bottom / total, panel_width / WIDTH, panel_height / total), xticks=[], yticks=[]
             )
             axes.set_axis_off()
-            axes.set_title(panel.caption, fontsize=9, loc="left", pad=3)
+            axes.set_title(shortened(panel.caption, LONGEST_CAPTION), fontsize=9, loc="left", pad=3)
             if panel.pixels.dtype == np.uint8:
                 axes.imshow(panel.pixels, cmap="gray", vmin=0, vmax=255, aspect="auto")
             else:

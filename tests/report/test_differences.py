@@ -44,6 +44,7 @@ def test_c_s_is_the_true_masks_run_of_the_same_two_stage_run(section: Section) -
         "dih_m-seed0",
         "two_stage-seed0-true-masks",
     ]
+    assert section.labels["two_stage-seed0-true-masks"] == "DIH-M of two_stage-seed0"
     (pair,) = differences.pairs(section)
     assert (pair.predicted.run, pair.true.run) == ("two_stage-seed0", "two_stage-seed0-true-masks")
     turned = [

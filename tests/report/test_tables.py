@@ -187,6 +187,14 @@ def test_against_leaves_out_images_whose_input_differs(tmp_path: Path) -> None:
     assert (len(pairs), left_out) == (78, 2)
 
 
+def test_against_keeps_the_true_masks_of_two_stage_apart(tmp_path: Path) -> None:
+    now = read(evaluations.write(tmp_path / "now", models=("dih_m", "two_stage"), strips=0))
+    before = read(evaluations.write(tmp_path / "before", models=("dih_m",), strips=0))
+    pairs, _ = against.pairs([now], before)
+    assert {pair.model for pair in pairs} == {"dih_m"}
+    assert all(pair.now == pair.before for pair in pairs)
+
+
 def test_against_needs_the_same_size(tmp_path: Path) -> None:
     now = read(evaluations.write(tmp_path / "now", size=64))
     before = read(evaluations.write(tmp_path / "before", size=128))
