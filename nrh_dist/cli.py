@@ -57,12 +57,16 @@ def sample(out: Path, seed: Annotated[int, typer.Option(help="Another seed, othe
     write_sample(out, seed=seed, say=say)
 
 
+Annotations = Annotated[Path | None, typer.Option(help="COCO instances JSON, where ROOT is a folder of its photos")]
+
+
 @data.command(epilog="Example: nrh data verify sample/iharmony4")
-def verify(root: Path) -> None:
+def verify(root: Path, annotations: Annotations = None) -> None:
     """Check every file of a data folder; one line for each bad one, exit code 1 if there is any."""
+    from nrh_dist.data.layouts import Source
     from nrh_dist.data.verify import report
 
-    if not report(root, say):
+    if not report(Source(root, annotations), say):
         raise typer.Exit(1)
 
 
@@ -72,12 +76,13 @@ def pack(
     out: Path,
     size: Annotated[int, typer.Option(help="Side of the square images in pixels")] = 256,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one a CPU")] = None,
+    annotations: Annotations = None,
 ) -> None:
     """Decode and resize a data folder once, into raw memory-mapped arrays."""
-    from nrh_dist.data.iharmony4 import index
+    from nrh_dist.data.layouts import Source, index
     from nrh_dist.data.pack import write_pack
 
-    write_pack(index(root), out, size, workers, say)
+    write_pack(index(Source(root, annotations)), out, size, workers, say)
 
 
 @data.command(
@@ -156,11 +161,13 @@ def evaluate_verb(
     out: Annotated[Path, typer.Option(help="Folder for per_image.csv, summary.json and strips")],
     split: Annotated[Literal["train", "test"], typer.Option(help="Which list is scored")] = "test",
     actors: Annotated[int, typer.Option(min=1, help="Scoring actors; the files do not depend on it")] = 1,
+    annotations: Annotated[Path | None, typer.Option(help="COCO instances JSON, where --data are its photos")] = None,
+    thresholds: Annotated[Path | None, typer.Option(help="Detectors: CSV of human thresholds")] = None,
 ) -> None:
-    """Score checkpoints on a data folder with a pool of actors."""
+    """Score harmonisers, or detectors, on a data folder with a pool of actors."""
     from nrh_dist.launch.evaluate import evaluate
 
-    evaluate(checkpoints, data, split, actors, out, say)
+    evaluate(checkpoints, data, split, actors, out, say, annotations, thresholds)
 
 
 @app.command(epilog="Example: nrh best runs --metric val/mse")

@@ -1,4 +1,4 @@
-"""The configuration of a run: defaults <- preset <- YAML file <- ``key=value``. The keys are in schema.py.
+"""The configuration of a run: defaults <- stage <- preset <- YAML file <- ``key=value``. The keys are in schema.py.
 
 ``load`` merges and checks, ``dump`` writes the resolved copy into a run's folder. A value that is left empty (None) and
 has a default of its model is filled in by ``load``; nothing else is ever rewritten.
@@ -24,6 +24,8 @@ from nrh_dist.schema import (
     HARMONISER_PART_MODELS,
     PRESETS,
     SIZES,
+    STAGES,
+    TRANSFORMS,
     Config,
 )
 
@@ -33,6 +35,8 @@ PATH_KEYS = (
     ("run", "root"),
     ("data", "root"),
     ("data", "pack"),
+    ("data", "annotations"),
+    ("data", "thresholds"),
     ("model", "detector_weights"),
     ("model", "harmoniser_weights"),
     ("model", "vgg_weights"),
@@ -40,7 +44,7 @@ PATH_KEYS = (
 
 
 def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Merge defaults, preset, YAML file and dotted ``key=value`` overrides into a checked ``Config``.
+    """Merge defaults, stage, preset, YAML file and dotted ``key=value`` overrides into a checked ``Config``.
 
     Raises ``UserError`` for an unreadable file, an unknown key (with the nearest one) or a value outside its rule.
     """
@@ -54,8 +58,8 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
             _require(fits, key, value, f"holds keys, as in {key}.KEY=VALUE")
     try:
         chosen = OmegaConf.merge(schema, from_file, from_words)
-        preset = OmegaConf.create(PRESETS[chosen.preset])
-        config: Config = OmegaConf.to_object(OmegaConf.merge(schema, preset, from_file, from_words))  # type: ignore[assignment]
+        defaults = OmegaConf.merge(schema, STAGES[chosen.stage], PRESETS[chosen.preset])
+        config: Config = OmegaConf.to_object(OmegaConf.merge(defaults, from_file, from_words))  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise UserError(_one_line(error)) from None
     _fill_in(config)
@@ -138,6 +142,10 @@ def check(config: Config) -> None:
     _require(0 <= data.val_fraction < 1, "data.val_fraction", data.val_fraction, "must be in [0, 1)")
     _require(0 <= data.clean_fraction < 1, "data.clean_fraction", data.clean_fraction, "must be in [0, 1)")
     _require(data.transform_stops > 0, "data.transform_stops", data.transform_stops, "must be above 0")
+    known = bool(data.transforms) and set(data.transforms) <= set(TRANSFORMS)
+    distinct = len(set(data.transforms)) == len(data.transforms)
+    rule = f"must be one or more of {', '.join(TRANSFORMS)}, each once"
+    _require(known and distinct, "data.transforms", f"[{','.join(data.transforms)}]", rule)
     _require(config.seed >= 0, "seed", config.seed, "must be 0 or more")
     _require(0 < config.optim.lr < math.inf, "optim.lr", config.optim.lr, "must be above 0 and finite")
     _require(config.optim.eps > 0, "optim.eps", config.optim.eps, "must be above 0")
@@ -163,7 +171,7 @@ def check(config: Config) -> None:
 
 
 def _check_model(config: Config) -> None:
-    model, loss = config.model, config.loss
+    model, loss, data = config.model, config.loss, config.data
     if model.name in FUSION_MODELS:
         lowest = 1 if model.name == "ptc_att_dih" else 0
         in_range = model.fusion_width is not None and model.fusion_width >= lowest
@@ -203,6 +211,11 @@ def _check_model(config: Config) -> None:
         model.name,
         "is trained by nrh pretrain (model ptc) or by nrh train (all other models)",
     )
+    for key, given in (("annotations", data.annotations), ("thresholds", data.thresholds)):
+        rule = "is for nrh pretrain only: a harmoniser learns from composites"
+        _require(is_detector_stage or given is None, f"data.{key}", given, rule)
+    annotated_root = data.annotations is None or data.root is not None
+    _require(annotated_root, "data.annotations", data.annotations, "needs data.root, the folder of its photos")
     metric = config.train.best_metric
     _require(not is_detector_stage or metric == "val/loss", "train.best_metric", metric, "must be val/loss for ptc")
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 SIZES = (64, 128, 256)
+TRANSFORMS = ("exposure", "white_balance", "saturation", "contrast")
 DETECTOR_MODELS = ("ptc", "two_stage", "ptc_dih", "ptc_att_dih", "gated")
 FUSION_MODELS = {"ptc_att_dih": 512, "gated": 0}
 HARMONISER_PART_MODELS = ("two_stage", "ptc_dih", "gated")
@@ -47,18 +48,24 @@ class Model:
 
 @dataclass
 class Data:
-    """What is trained on: a data ``root`` in iHarmony4 layout (packed once into the cache) or a finished ``pack``.
+    """What is trained on: a data ``root`` (packed once into the cache) or a finished ``pack``.
 
+    A root is of iHarmony4 layout. For the detector it may also be a folder of ``images`` and ``masks``, or the photos
+    of a COCO file of ``annotations``. ``thresholds`` is a CSV file of human thresholds for its photos.
     ``clean_fraction`` of the training samples are shown untouched, with an empty mask. ``drop_leaked`` leaves out
-    training photos that are also in the test list. ``transform_stops`` bounds the exposure shifts of pre-training.
+    training photos that are also in the test list. The detector learns to see the local ``transforms`` (exposure,
+    white_balance, saturation, contrast; the paper's is exposure alone), up to ``transform_stops`` both ways.
     """
 
     root: str | None = None
     pack: str | None = None
+    annotations: str | None = None
+    thresholds: str | None = None
     size: int = 256
     val_fraction: float = 0.05
     clean_fraction: float = 0.0
     drop_leaked: bool = False
+    transforms: list[str] = field(default_factory=lambda: ["exposure"])
     transform_stops: float = 3.321928094887362  # log2(10), science of the PTC's pre-training
 
 
@@ -131,6 +138,12 @@ class Config:
     scale: Scale = field(default_factory=Scale)
 
 
+# What a stage has for defaults of its own: the detector's authors train it by Adam at 1e-4 with cosine restarts.
+STAGES: dict[str, dict[str, Any]] = {
+    "harmonisation": {},
+    "equivariance": {"optim": {"lr": 1e-4, "schedule": "cosine_restarts"}},
+    "thresholds": {},
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "tiny": {

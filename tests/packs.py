@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nrh_dist.data.iharmony4 import index
+from nrh_dist.data.layouts import Source, index
 from nrh_dist.data.pack import Pack, write_pack
 
 
@@ -40,4 +40,4 @@ def write_tree(root: Path, train: int = 20, test: int = 6, side: int = 72, seed:
 
 def write_small_pack(folder: Path, train: int = 20, test: int = 6) -> Pack:
     """A 64-px pack of ``write_tree``."""
-    return write_pack(index(write_tree(folder / "tree", train, test)), folder / "pack", 64, 1, lambda _: None)
+    return write_pack(index(Source(write_tree(folder / "tree", train, test))), folder / "pack", 64, 1, lambda _: None)

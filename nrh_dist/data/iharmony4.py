@@ -9,14 +9,11 @@ lines there of a sub-set that is not on disk are passed over. Extensions are jpg
 found by its stem when the exact name is not there. Source of the layout: the iHarmony4 data set (DoveNet, CVPR 2020).
 """
 
-import hashlib
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
+from nrh_dist.data.samples import Problem, Sample
 from nrh_dist.errors import UserError
 
 SPLITS = ("train", "test")
@@ -24,50 +21,12 @@ EXTENSIONS = (".jpeg", ".jpg", ".png")
 COCO_SUBSETS = ("HCOCO", "COCOExp")
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One composite: sub-set, split (train or test), file stem, its three files, and the group it is split by."""
+def scan(root: Path) -> tuple[list[Sample], list[Problem]]:
+    """All samples, ordered by sub-set, split (train first) and list, with every bad line and missing file.
 
-    dataset: str
-    split: str
-    name: str
-    composite: Path
-    mask: Path
-    real: Path
-    group: str
-
-
-class Problem(NamedTuple):
-    """What is wrong with one file, as a half-sentence that follows its path."""
-
-    path: Path
-    reason: str
-
-
-def index(root: str | Path) -> list[Sample]:
-    """All samples of ``root``, ordered by sub-set, split (train first) and list.
-
-    Raises ``UserError``: no such folder, no sub-set in it, nothing listed, a line that leaves the root or cannot be
-    split, missing files (their number and the first).
+    A missing file keeps its expected path in its sample. ``UserError`` where nothing is listed.
     """
-    samples, problems = scan(root)
-    if problems:
-        first = problems[0]
-        raise UserError(
-            f"{root}: {len(problems)} listed files are missing or their lines are wrong, first {first.path}: "
-            f"{first.reason}; nrh data verify {root} lists all"
-        )
-    return samples
-
-
-def scan(root: str | Path) -> tuple[list[Sample], list[Problem]]:
-    """Like ``index``, but lists bad lines and missing files; a missing file keeps its expected path in its sample."""
-    root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"no data folder at {root}; give the folder that holds the sub-sets, such as HCOCO")
     subsets = sorted(path.parent.name for path in root.glob("*/composite_images") if path.is_dir())
-    if not subsets:
-        raise UserError(f"{root} holds no sub-set: expected {root}/<sub-set>/composite_images")
     problems: list[Problem] = []
     shared = {split: _read_shared(root, split, problems) for split in SPLITS}
     samples: list[Sample] = []
@@ -103,36 +62,6 @@ def group_of(dataset: str, name: str) -> str:
     if dataset == "Hday2night":
         return f"day2night:{photo.rpartition('-')[0] or photo}"
     return f"{dataset}:{photo}"
-
-
-def is_validation(group: str, fraction: float, seed: int) -> bool:
-    """Whether a training group is held out: a hash of seed and group (which names its sub-set) below ``fraction``."""
-    digest = hashlib.sha256(f"{seed}/{group}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64 < fraction
-
-
-def leaked_groups(samples: Iterable[Sample]) -> dict[str, int]:
-    """Per sub-set, how many groups of its train split are also in a test split of any sub-set; none, no entry."""
-    samples = list(samples)
-    tested = {sample.group for sample in samples if sample.split == "test"}
-    trained = {(sample.dataset, sample.group) for sample in samples if sample.split == "train"}
-    return dict(sorted(Counter(dataset for dataset, group in trained if group in tested).items()))
-
-
-def by_photo(samples: list[Sample], at_least: int) -> list[list[int]]:
-    """The positions of all samples in chunks of ``at_least`` or more, where no file is used by two chunks.
-
-    All composites of one real photo, wherever they are listed, come in one chunk: every file is decoded once.
-    """
-    photos: dict[Path, list[int]] = {}
-    for position, sample in enumerate(samples):
-        photos.setdefault(sample.real, []).append(position)
-    chunks: list[list[int]] = [[]]
-    for positions in photos.values():
-        if len(chunks[-1]) >= at_least:
-            chunks.append([])
-        chunks[-1] += positions
-    return [chunk for chunk in chunks if chunk]
 
 
 def _sample(folder: Path, split: str, name: str, files: dict[str, dict[str, str]], problems: list[Problem]) -> Sample:

@@ -1,6 +1,7 @@
 """The pack: every sample resized once, as raw uint8 files that are mapped into memory, with one manifest.
 
     <pack>/composites.u8, reals.u8   N x S x S x 3          masks.u8   N x S x S          (row i = sample i)
+                                     photos without composites: no composites.u8, the reals stand in its place
     <pack>/pack.json                 names, sub-sets, splits, groups, area fractions, sha256 of the files, digest
     <pack>/sources.txt               what was packed: a fingerprint of each chunk of files (names, sizes and times)
 
@@ -18,21 +19,25 @@ from typing import Any
 
 import numpy as np
 
-from nrh_dist.data.iharmony4 import Sample, index
 from nrh_dist.data.images import ImageProblem
+from nrh_dist.data.layouts import Source, index
 from nrh_dist.data.packing import (
     AREAS,
-    CHANNELS,
+    COMPOSITES,
+    MASKS,
+    REALS,
     RESIZE,
     SOURCES,
     Say,
     fill,
     fingerprints,
+    image_files,
     locked,
     read_lines,
     replace_text,
     row_bytes,
 )
+from nrh_dist.data.samples import Sample
 from nrh_dist.errors import UserError
 
 SCHEMA = 1
@@ -57,6 +62,11 @@ class Pack:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def has_composites(self) -> bool:
+        """Whether there is anything to harmonise; without, ``composites`` are the real photos."""
+        return self.composites is not self.reals
+
     def rows(self, split: str) -> np.ndarray:
         """The rows of one split (train or test), ascending, int64."""
         return np.flatnonzero(np.array(self.splits) == split)
@@ -69,8 +79,8 @@ def open_pack(path: str | Path) -> Pack:
     path = Path(path)
     manifest = _read_manifest(path)
     count, size = manifest["count"], manifest["size"]
-    for name in CHANNELS:
-        expected = count * row_bytes(size)[name]
+    for name in manifest["sha256"]:
+        expected = count * row_bytes(size, [name])[name]
         actual = (path / name).stat().st_size if (path / name).exists() else 0
         if actual != expected:
             raise UserError(f"{path / name} has {actual} bytes instead of {expected}; delete {path} and pack again")
@@ -78,6 +88,8 @@ def open_pack(path: str | Path) -> Pack:
     def mapped(name: str, *shape: int) -> np.memmap:
         return np.memmap(path / name, np.uint8, mode="r", shape=shape)
 
+    reals = mapped(REALS, count, size, size, 3)
+    has_composites = COMPOSITES in manifest["sha256"]
     return Pack(
         root=path,
         size=size,
@@ -86,9 +98,9 @@ def open_pack(path: str | Path) -> Pack:
         splits=manifest["splits"],
         groups=manifest["groups"],
         area_fractions=np.array(manifest["area_fractions"]),
-        composites=mapped("composites.u8", count, size, size, 3),
-        reals=mapped("reals.u8", count, size, size, 3),
-        masks=mapped("masks.u8", count, size, size),
+        composites=mapped(COMPOSITES, count, size, size, 3) if has_composites else reals,
+        reals=reals,
+        masks=mapped(MASKS, count, size, size),
         digest=manifest["digest"],
     )
 
@@ -96,8 +108,9 @@ def open_pack(path: str | Path) -> Pack:
 def check(path: str | Path) -> None:
     """Read the whole pack and raise ``UserError`` where a file is not the one whose sha256 the manifest holds."""
     pack = open_pack(path)
-    actual = _sha256_of_files(pack.root)
-    for name, expected in _read_manifest(pack.root)["sha256"].items():
+    stated = _read_manifest(pack.root)["sha256"]
+    actual = _sha256_of_files(pack.root, list(stated))
+    for name, expected in stated.items():
         if actual[name] != expected:
             raise UserError(
                 f"{pack.root / name} is damaged: its sha256 is not the manifest's; delete {path} and pack again"
@@ -115,13 +128,13 @@ def write_pack(samples: list[Sample], out: str | Path, size: int, workers: int |
     return _build(samples, Path(f"{out}.partial"), Path(out), size, workers, say)
 
 
-def cached_pack(root: str | Path, size: int, say: Say, workers: int | None = None) -> Pack:
-    """The pack of a data root: ``root`` itself where it is one, else packed once into ``cache_dir()``.
+def cached_pack(source: Source, size: int, say: Say, workers: int | None = None) -> Pack:
+    """The pack of a data folder: the folder itself where it is one, else packed once into ``cache_dir()``.
 
     The folder's name holds the size and a fingerprint of the index (names, sizes and times of all files), so that
     changed data is packed anew. Raises ``UserError`` like ``index`` and ``write_pack``, and for a pack of another size.
     """
-    root = Path(root)
+    root = source.root
     if (root / "pack.json").exists():
         pack = open_pack(root)
         if pack.size != size:
@@ -129,14 +142,15 @@ def cached_pack(root: str | Path, size: int, say: Say, workers: int | None = Non
                 f"{root} is packed at size {pack.size}, not {size}: set data.size={pack.size} or pack it again"
             )
         return pack
-    samples = index(root)
+    samples = index(source)
     name = f"{root.resolve().name}-{size}"
     out = cache_dir() / f"{name}-{_short_hash(*fingerprints(samples, size))}"
     if out.exists():
         return open_pack(out)
-    say(f"packing {len(samples)} composites of {root} at {size} pixels, once, into {out}")
+    say(f"packing {len(samples)} samples of {root} at {size} pixels, once, into {out}")
     # Named by the place, not the content: mending one bad image must not lose the work on the others.
-    return _build(samples, cache_dir() / f"{name}-{_short_hash(str(root.resolve()))}.partial", out, size, workers, say)
+    place = _short_hash(*(str(path.resolve()) for path in source if path))
+    return _build(samples, cache_dir() / f"{name}-{place}.partial", out, size, workers, say)
 
 
 def cache_dir() -> Path:
@@ -152,7 +166,7 @@ def _build(samples: list[Sample], partial: Path, out: Path, size: int, workers: 
     if _is_occupied(out):
         return _existing(out, samples, size)
     try:
-        _require_space(partial, len(samples), size)
+        _require_space(partial, samples, size)
         with locked(partial, say):
             if _is_occupied(out):  # made by the process whose lock was waited for
                 shutil.rmtree(partial)
@@ -179,20 +193,20 @@ def _existing(out: Path, samples: list[Sample], size: int) -> Pack:
     pack = open_pack(out)
     if read_lines(out / SOURCES) != fingerprints(samples, size):
         raise UserError(
-            f"{out} already holds another pack ({len(pack)} composites at size {pack.size}); "
+            f"{out} already holds another pack ({len(pack)} samples at size {pack.size}); "
             "choose a new folder or delete this one"
         )
     return pack
 
 
-def _require_space(partial: Path, count: int, size: int) -> None:
+def _require_space(partial: Path, samples: list[Sample], size: int) -> None:
     there = next(folder for folder in (partial, *partial.parents) if folder.exists())
     written = sum(file.stat().st_blocks * 512 for file in partial.iterdir()) if there == partial else 0
-    needed = count * sum(row_bytes(size).values()) - written
+    needed = len(samples) * sum(row_bytes(size, image_files(samples)).values()) - written
     free = shutil.disk_usage(there).free
     if needed > free:
         raise UserError(
-            f"packing {count} composites at size {size} needs {needed / 1e9:.3g} GB, but {there} has "
+            f"packing {len(samples)} samples at size {size} needs {needed / 1e9:.3g} GB, but {there} has "
             f"{free / 1e9:.3g} GB free: make room, or pack elsewhere (NRH_CACHE in the environment moves the cache)"
         )
 
@@ -208,7 +222,7 @@ def _write_manifest(samples: list[Sample], folder: Path, size: int) -> None:
         "splits": [sample.split for sample in samples],
         "groups": [sample.group for sample in samples],
         "area_fractions": np.fromfile(folder / AREAS, np.float64).tolist(),
-        "sha256": _sha256_of_files(folder),
+        "sha256": _sha256_of_files(folder, image_files(samples)),
     }
     replace_text(folder / "pack.json", json.dumps(manifest | {"digest": _digest(manifest)}))
 
@@ -233,13 +247,13 @@ def _digest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _sha256_of_files(folder: Path) -> dict[str, str]:
+def _sha256_of_files(folder: Path, names: list[str]) -> dict[str, str]:
     def sha256(name: str) -> str:
         with open(folder / name, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    with ThreadPoolExecutor(len(CHANNELS)) as pool:
-        return dict(zip(CHANNELS, pool.map(sha256, CHANNELS), strict=True))
+    with ThreadPoolExecutor(len(names)) as pool:
+        return dict(zip(names, pool.map(sha256, names), strict=True))
 
 
 def _short_hash(*texts: str) -> str:

@@ -16,16 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from nrh_dist.data.iharmony4 import Sample, by_photo
-from nrh_dist.data.images import check_same_size, read_mask, read_rgb, read_size, resize_mask, resize_photo
+from nrh_dist.data.images import check_same_size, read_rgb, read_size, resize_mask, resize_photo
 from nrh_dist.data.processes import ordered_map
+from nrh_dist.data.samples import Sample, Segmentation, by_photo, check_mask_size, mask_of
 from nrh_dist.errors import UserError
 
 RESIZE = (
     "stretched to size x size; photos PIL BICUBIC (antialiased), masks PIL BOX; "
     "JPEGs above 4 megapixels decoded at a DCT scale that keeps at least twice the size"
 )
-CHANNELS = {"composites.u8": 3, "reals.u8": 3, "masks.u8": 1}
+COMPOSITES, REALS, MASKS = "composites.u8", "reals.u8", "masks.u8"
+CHANNELS = {COMPOSITES: 3, REALS: 3, MASKS: 1}
 AREAS = "area_fractions.f64"  # one float64 a row: share of the full-size mask that is >= 128
 SOURCES = "sources.txt"
 CHUNK = 64  # composites
@@ -33,10 +34,15 @@ CHUNK = 64  # composites
 Say = Callable[[str], None]
 
 
-def row_bytes(size: int) -> dict[str, int]:
-    """How many bytes one sample takes in each file."""
-    images = {name: size * size * channels for name, channels in CHANNELS.items()}
-    return images | {AREAS: np.dtype(np.float64).itemsize}
+def image_files(samples: list[Sample]) -> list[str]:
+    """The files of a pack of these samples: photos without any composite need no ``composites.u8``."""
+    has_composites = any(sample.composite != sample.real for sample in samples)
+    return [name for name in CHANNELS if has_composites or name != COMPOSITES]
+
+
+def row_bytes(size: int, files: Iterable[str]) -> dict[str, int]:
+    """How many bytes one sample takes in each of the image ``files``, and in that of the area fractions."""
+    return {name: size * size * CHANNELS[name] for name in files} | {AREAS: np.dtype(np.float64).itemsize}
 
 
 def chunks_of(samples: list[Sample]) -> list[list[int]]:
@@ -49,7 +55,7 @@ def fingerprints(samples: list[Sample], size: int) -> list[str]:
 
     def facts(row: int) -> list[Any]:
         sample = samples[row]
-        files = [(path.name, *_size_and_time(path)) for path in (sample.composite, sample.mask, sample.real)]
+        files = [_fingerprint(file) for file in (sample.composite, sample.mask, sample.real)]
         return [row, sample.dataset, sample.split, sample.name, sample.group, files]
 
     def line(chunk: list[int]) -> str:
@@ -59,12 +65,14 @@ def fingerprints(samples: list[Sample], size: int) -> list[str]:
     return [line(chunk) for chunk in chunks_of(samples)]
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
+def _fingerprint(file: Path | Segmentation) -> tuple[Any, ...]:
+    if isinstance(file, Segmentation):
+        return file.height, file.width, hashlib.sha256(file.text).hexdigest()
     try:
-        facts = path.stat()
+        facts = file.stat()
     except FileNotFoundError:
-        raise UserError(f"{path}: is missing") from None
-    return facts.st_size, facts.st_mtime_ns
+        raise UserError(f"{file}: is missing") from None
+    return file.name, facts.st_size, facts.st_mtime_ns
 
 
 @contextmanager
@@ -97,26 +105,29 @@ def fill(samples: list[Sample], folder: Path, size: int, workers: int | None, sa
     A bad image raises ``ImageProblem`` at its place in the order; the chunks before it are kept.
     """
     chunks = dict(zip(fingerprints(samples, size), chunks_of(samples), strict=True))
-    missing = _missing(chunks, folder, size, len(samples))
+    files = image_files(samples)
+    missing = _missing(chunks, folder, size, len(samples), files)
     total = len(samples)
     count = total - sum(len(rows) for rows in missing.values())
     if count:
-        say(f"continuing: {count} of {total} composites are packed already")
+        say(f"continuing: {count} of {total} samples are packed already")
     tasks = [[(row, samples[row]) for row in rows] for rows in missing.values()]
-    written = ordered_map(partial(_pack_chunk, folder, size), tasks, workers)
+    written = ordered_map(partial(_pack_chunk, folder, size, files), tasks, workers)
     with open(folder / SOURCES, "a") as progress:
         for (fingerprint, rows), _ in zip(missing.items(), written, strict=True):
             progress.write(f"{fingerprint}\n")
             progress.flush()
             before, count = count, count + len(rows)
             if 20 * before // total < 20 * count // total:  # every 5 %
-                say(f"packed {count} of {total} composites")
+                say(f"packed {count} of {total} samples")
     _write_lines(folder / SOURCES, chunks)
 
 
-def _missing(chunks: dict[str, list[int]], folder: Path, size: int, total: int) -> dict[str, list[int]]:
+def _missing(
+    chunks: dict[str, list[int]], folder: Path, size: int, total: int, files: list[str]
+) -> dict[str, list[int]]:
     """The chunks that are still to do; all files have their final length afterwards."""
-    lengths = {folder / name: total * one for name, one in row_bytes(size).items()}
+    lengths = {folder / name: total * one for name, one in row_bytes(size, files).items()}
     intact = all(path.exists() and path.stat().st_size == length for path, length in lengths.items())
     done = set(read_lines(folder / SOURCES)) if intact else set()
     # Progress on other data must be forgotten before its rows are overwritten.
@@ -127,35 +138,38 @@ def _missing(chunks: dict[str, list[int]], folder: Path, size: int, total: int) 
     return {fingerprint: rows for fingerprint, rows in chunks.items() if fingerprint not in done}
 
 
-def _pack_chunk(folder: Path, size: int, chunk: list[tuple[int, Sample]]) -> None:
+def _pack_chunk(folder: Path, size: int, names: list[str], chunk: list[tuple[int, Sample]]) -> None:
     """Write the rows of one chunk into the files of ``folder``, and see them onto the disk."""
-    length = row_bytes(size)
+    length = row_bytes(size, names)
     with ExitStack() as stack:
         files = {name: stack.enter_context(open(folder / name, "r+b")) for name in length}
         for row, values in _rows(chunk, size):
-            for name, value in zip(length, values, strict=True):
-                files[name].seek(row * length[name])
-                files[name].write(value.tobytes())
+            for name, file in files.items():
+                file.seek(row * length[name])
+                file.write(values[name].tobytes())
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())
 
 
-def _rows(chunk: list[tuple[int, Sample]], size: int) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
-    """(row, (composite, real, mask, area fraction)); each real photo and each mask is decoded once."""
+def _rows(chunk: list[tuple[int, Sample]], size: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Each row with its value in every file; each real photo and each mask is decoded once."""
     real_path: Path | None = None
     for row, sample in chunk:
         if sample.real != real_path:  # the samples of one photo come together
             real_path, real_size = sample.real, read_size(sample.real)
             real = resize_photo(read_rgb(sample.real, 2 * size), size)
-            masks: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
+            masks: dict[Path | Segmentation, tuple[np.ndarray, np.ndarray]] = {}
         if sample.mask not in masks:
-            full = read_mask(sample.mask)
-            check_same_size(sample.mask, (full.shape[1], full.shape[0]), sample.real, real_size)
+            full = mask_of(sample)
+            check_mask_size(sample, (full.shape[1], full.shape[0]), real_size)
             masks[sample.mask] = resize_mask(full, size), np.array((full >= 128).mean())
         mask, area = masks[sample.mask]
-        check_same_size(sample.composite, read_size(sample.composite), sample.real, real_size)
-        yield row, (resize_photo(read_rgb(sample.composite, 2 * size), size), real, mask, area)
+        composite = real
+        if sample.composite != sample.real:
+            check_same_size(sample.composite, read_size(sample.composite), sample.real, real_size)
+            composite = resize_photo(read_rgb(sample.composite, 2 * size), size)
+        yield row, {COMPOSITES: composite, REALS: real, MASKS: mask, AREAS: area}
 
 
 def replace_text(path: Path, text: str) -> None:

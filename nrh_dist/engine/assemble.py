@@ -29,7 +29,7 @@ def new_model(config: Config, say: Say) -> nn.Module:
     name, module = given.name, network
     if config.stage == "equivariance":
         assert isinstance(network, Detector)
-        module = Equivariance(network, options)
+        module = Equivariance(network, options, len(config.data.transforms))
     parts = part_checkpoints(config)
     detector: Any = getattr(network, "detector", network)
     if "detector" in parts:

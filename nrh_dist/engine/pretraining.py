@@ -1,7 +1,10 @@
 """The two stages of the detector's pre-training (Dolhasz et al., CVPR 2020), as tasks of the ordinary loop.
 
-Both take the real photo and the object's mask of each sample and shift the object's exposure themselves.
+Both take the real photo and the object's mask of each sample and shift the object's exposure themselves, or whatever
+else ``data.transforms`` names: one of them a sample, drawn anew each epoch and fixed for validation.
 """
+
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,17 +12,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nrh_dist import losses
-from nrh_dist.data.exposure import shift_exposure, threshold_triplet
+from nrh_dist.data import thresholds
 from nrh_dist.data.feed import Batch
+from nrh_dist.data.pack import Pack
+from nrh_dist.data.shifts import NEGATIVE_MEAN, POSITIVE_MEAN, shift, threshold_triplet
 from nrh_dist.engine.draws import VALIDATION_EPOCH, row_uniform
 from nrh_dist.models.ptc import NONE
-from nrh_dist.schema import Config
+from nrh_dist.schema import TRANSFORMS, Config
+
+TRANSFORM_STREAM = 3  # of the random draws, beside those of the offsets
 
 
 class Equivariance:
-    """Stage 1: regress the map of mask x offset in stops from a photo and its exposure-shifted copy; MSE in stops^2.
+    """Stage 1: regress the map of mask x offset in stops from a photo and its shifted copy; MSE in stops^2.
 
-    Offsets are uniform in +-``data.transform_stops``, drawn anew each epoch and fixed for validation.
+    One map a transform, of which one is not zero. Offsets are uniform in +-``data.transform_stops``.
     """
 
     metrics = ("loss",)
@@ -28,12 +35,14 @@ class Equivariance:
         self.config = config
 
     def losses(self, model: nn.Module, batch: Batch, epoch: int) -> Tensor:
-        """Mean squared error of the offset map, one value an image (N)."""
+        """Mean squared error of the offset maps, one value an image (N)."""
         uniform = row_uniform(self.config.seed, epoch, batch.rows)
-        limit = self.config.data.transform_stops
+        limit, names = self.config.data.transform_stops, self.config.data.transforms
         stops = torch.from_numpy((2 * uniform - 1) * limit).to(batch.real)
-        predicted = model(batch.real, shift_exposure(batch.real, batch.mask, stops))
-        offsets = batch.mask * stops.view(-1, 1, 1, 1)
+        drawn = _drawn(self.config, epoch, batch.rows)
+        predicted = model(batch.real, shift(batch.real, batch.mask, stops, drawn))
+        is_drawn = torch.tensor(drawn[:, None] == [TRANSFORMS.index(name) for name in names]).to(stops)  # N x maps
+        offsets = batch.mask * (stops[:, None] * is_drawn)[..., None, None]  # N x maps x H x W
         target = F.interpolate(offsets, size=predicted.shape[-2:], mode="bilinear", align_corners=False, antialias=True)
         return losses.mse(predicted, target)
 
@@ -51,8 +60,9 @@ class Thresholds:
 
     metrics = ("loss", "accuracy", "iou")
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, pack: Pack) -> None:
         self.config = config
+        self.thresholds = human_thresholds(config, pack)
 
     def losses(self, model: nn.Module, batch: Batch, epoch: int) -> Tensor:
         """Focal loss, the mean over the triplet, one value a photo (N)."""
@@ -74,10 +84,29 @@ class Thresholds:
 
     def _classified(self, model: nn.Module, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
         """Logits (3N x 3 x h x w) and target classes (3N x h x w) of the triplets."""
-        seed = self.config.seed
+        seed, limit = self.config.seed, self.config.data.transform_stops
         draws = np.stack([row_uniform(seed, epoch, batch.rows, stream) for stream in range(3)], axis=1)
-        limit = self.config.data.transform_stops
-        triplet = threshold_triplet(batch.real, batch.mask, torch.from_numpy(draws), limit)
+        thresholds = torch.from_numpy(self.thresholds[batch.rows])
+        drawn = _drawn(self.config, epoch, batch.rows)
+        triplet = threshold_triplet(batch.real, batch.mask, torch.from_numpy(draws), drawn, limit, thresholds)
         logits = model(triplet.images)
         target = F.interpolate(triplet.target[:, None].float(), size=logits.shape[-2:], mode="nearest-exact")
         return logits, target[:, 0].long()
+
+
+def human_thresholds(config: Config, pack: Pack) -> np.ndarray:
+    """Negative and positive threshold of each sample in stops, N x 2; the published means where none was measured.
+
+    ``UserError`` like ``thresholds.read``.
+    """
+    means = np.tile((NEGATIVE_MEAN, POSITIVE_MEAN), (len(pack), 1))
+    if not config.data.thresholds:
+        return means
+    measured = thresholds.read(Path(config.data.thresholds), pack.names)
+    return np.where(np.isnan(measured), means, measured)
+
+
+def _drawn(config: Config, epoch: int, rows: np.ndarray) -> np.ndarray:
+    """The transform of each row, as a number in TRANSFORMS."""
+    numbers = np.array([TRANSFORMS.index(name) for name in config.data.transforms])
+    return numbers[(row_uniform(config.seed, epoch, rows, TRANSFORM_STREAM) * len(numbers)).astype(int)]

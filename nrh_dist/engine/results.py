@@ -44,6 +44,32 @@ def lines(summary: Values) -> list[str]:
     return made + _aligned(header, rows, words=3, several=several)
 
 
+def detector_lines(summary: Values) -> list[str]:
+    """The errors of every detector and of the constant as an aligned table, and what they mean.
+
+    ``summary`` is the content of a detector evaluation's summary.json: ``size``, ``split``, ``human``, ``detectors``.
+    """
+    human, found = summary["human"], summary["detectors"]
+    if not human["photos"]:
+        return [f"no human thresholds for these {found[0]['images']} photos: see offsets.csv; --thresholds names a CSV"]
+    constant = human["constant"]
+    made = [
+        f"error of predicted thresholds in stops, {human['photos']} photos of the {summary['split']} list at "
+        f"{summary['size']} px; the constant is the {constant['source']}"
+    ]
+    header = ["", "run", "sign", "error", "95 % from", "to", "rank correlation", "never crossed"]
+    rows = []
+    for number, entry in enumerate(found[0]["thresholds"]):
+        bounds = (entry["constant_error"], entry["constant_low"], entry["constant_high"])
+        rows.append(["", "constant", entry["sign"], *(_number(value, 4) for value in bounds), NONE, NONE])
+        for detector in found:
+            entry = detector["thresholds"][number]
+            values = (entry["error"], entry["error_low"], entry["error_high"], entry["rank_correlation"])
+            numbers = [_number(value, 4) for value in values]
+            rows.append(["", detector["run"], entry["sign"], *numbers, f"{entry['never_crossed']:,}"])
+    return made + _aligned(header, rows, words=3, several=False) + [f"{one['run']}: {one['verdict']}" for one in found]
+
+
 def _mean_cells(row: Values) -> list[str]:
     numbers = [_number(row[key], decimals) for key, _, decimals in METRICS]
     worse = None if row["worse1"] is None else 100 * row["worse1"]

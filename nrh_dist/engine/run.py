@@ -13,8 +13,11 @@ import numpy as np
 import torch.distributed as dist
 
 from nrh_dist import config as configuration
-from nrh_dist.data.iharmony4 import is_validation
+from nrh_dist.data import thresholds
+from nrh_dist.data.layouts import Source
 from nrh_dist.data.pack import Pack, cached_pack, open_pack
+from nrh_dist.data.pairs import MIN_AREA_FRACTION
+from nrh_dist.data.samples import is_held_out
 from nrh_dist.engine import rundir
 from nrh_dist.engine.assemble import new_model
 from nrh_dist.engine.dist import Place, torchrun_place
@@ -31,18 +34,21 @@ def run(config: Config, pack_path: Path, place: Place, report: Report, say: Say)
     train_rows, val_rows = split_rows(pack, config)
     model = new_model(config, say if place.is_main else lambda _: None)
     folder = configuration.run_dir(config)
-    return Fit(config, model, task_of(config), pack, train_rows, val_rows, folder, place, report, say).run()
+    return Fit(config, model, task_of(config, pack), pack, train_rows, val_rows, folder, place, report, say).run()
 
 
 def find_pack(config: Config, say: Say) -> Path:
     """The pack to train on: ``data.pack``, or ``data.root`` packed once into the cache.
 
-    ``UserError`` if neither is given, its size is not ``data.size``, or train or val would be empty.
+    ``UserError`` if neither is given, its size is not ``data.size``, it has nothing to harmonise, its human thresholds
+    do not fit it, or train or val would be empty.
     """
-    if config.data.pack:
-        pack = open_pack(Path(config.data.pack))
-    elif config.data.root:
-        pack = cached_pack(Path(config.data.root), config.data.size, say)
+    data = config.data
+    if data.pack:
+        pack = open_pack(Path(data.pack))
+    elif data.root:
+        source = Source(Path(data.root), Path(data.annotations) if data.annotations else None)
+        pack = cached_pack(source, data.size, say)
     else:
         raise UserError(
             "no data: give data.root=FOLDER (iHarmony4 layout) or data.pack=PACK; nrh data sample makes one"
@@ -51,20 +57,29 @@ def find_pack(config: Config, say: Say) -> Path:
         raise UserError(
             f"the pack {pack.root} is {pack.size} px and data.size={config.data.size}: give data.size={pack.size}"
         )
-    split_rows(pack, config)
+    if config.stage == "harmonisation" and not pack.has_composites:
+        raise UserError(f"{pack.root} holds photos without composites: nrh data coco-exp makes some; give its folder")
+    train, val = split_rows(pack, config)
+    if config.stage != "harmonisation":
+        _say_about_detector_data(pack, config, len(train) + len(val), say)
     if (leaked := len(_groups(pack, "train") & _groups(pack, "test"))) and not config.data.drop_leaked:
         say(f"{leaked} photos or scenes are in both train and test: data.drop_leaked=true leaves them out of training")
     return pack.root
 
 
 def split_rows(pack: Pack, config: Config) -> tuple[np.ndarray, np.ndarray]:
-    """Train and validation rows of the pack's training split, separated by photo group."""
+    """Train and validation rows of the pack's training split, separated by photo group.
+
+    The detector learns nothing from objects under 1 % of their photo: they are left out.
+    """
     rows = pack.rows("train")
+    if config.stage != "harmonisation":
+        rows = rows[pack.area_fractions[rows] >= MIN_AREA_FRACTION]
     if config.data.drop_leaked:
         tested = _groups(pack, "test")
         rows = np.array([row for row in rows if pack.groups[row] not in tested], dtype=rows.dtype)
     held_out = np.array(
-        [is_validation(pack.groups[row], config.data.val_fraction, config.seed) for row in rows], dtype=bool
+        [is_held_out(pack.groups[row], config.data.val_fraction, config.seed) for row in rows], dtype=bool
     )
     train, val = rows[~held_out], rows[held_out]
     if not len(train) or not len(val):
@@ -73,6 +88,18 @@ def split_rows(pack: Pack, config: Config) -> tuple[np.ndarray, np.ndarray]:
             f"images of {len(rows)} in {pack.root}: both must be above 0; try another data.val_fraction"
         )
     return train, val
+
+
+def _say_about_detector_data(pack: Pack, config: Config, used: int, say: Say) -> None:
+    tiny = len(pack.rows("train")) - used
+    say(f"{used} photos with a marked object" + (f"; {tiny} left out, whose object is under 1 %" if tiny else ""))
+    if config.stage == "equivariance":
+        return
+    if config.data.thresholds:
+        measured = int((~np.isnan(thresholds.read(Path(config.data.thresholds), pack.names)).any(axis=1)).sum())
+        say(f"{measured} of {len(pack)} samples have human thresholds; the published means stand in for the others")
+    else:
+        say("no data.thresholds: the published means of human thresholds stand in, -0.248 and 0.227 stops")
 
 
 def _groups(pack: Pack, split: str) -> set[str]:

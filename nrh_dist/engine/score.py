@@ -66,15 +66,20 @@ def entries(words: Sequence[str]) -> list[Entry]:
             raise UserError(
                 f"{word} is a detector ({meta['stage']}): it harmonises nothing; give a harmoniser's checkpoint"
             )
-        run = _unique(select.run_of(path), found)
+        run = unique_run(select.run_of(path), found)
         found.append(Entry(run, meta["model"]["name"], path, meta["size"]))
         if meta["model"]["name"] == TWO_STAGE:
             found.append(Entry(run + TRUE_MASKS, MASKED, path, meta["size"], true_masks=True))
+    require_one_size(found)
+    return found
+
+
+def require_one_size(found: Sequence[Entry]) -> None:
+    """``UserError`` where the checkpoints are of different sizes: their numbers could not stand side by side."""
     sizes = {entry.size: entry.run for entry in found if entry.size}
     if len(sizes) > 1:
         listed = ", ".join(f"{run} {size} px" for size, run in sizes.items())
         raise UserError(f"all checkpoints in one evaluation must share one size: {listed}; evaluate them apart")
-    return found
 
 
 def pairs(found: Sequence[Entry]) -> list[tuple[str, str]]:
@@ -89,9 +94,7 @@ class Scorer:
     """
 
     def __init__(self, pack: Path, entries: Sequence[Entry], lpips: bool, device: torch.device) -> None:
-        if device.type == "cpu":
-            torch.set_num_threads(1)
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        be_deterministic(device)
         self.pack: Pack = open_pack(pack)
         self.entries, self.device = list(entries), device
         paths = dict.fromkeys(entry.path for entry in entries if entry.path)
@@ -129,9 +132,9 @@ class Scorer:
             if predict is None:
                 continue
             prediction = predict(batch.composite, batch.mask)
-            pictures[entry.run] = _picture(metrics.to_255(prediction.image)[0])
+            pictures[entry.run] = picture(metrics.to_255(prediction.image)[0])
             if prediction.mask is not None:
-                pictures[f"{entry.run}-mask"] = _picture(prediction.mask[0] * 255)
+                pictures[f"{entry.run}-mask"] = picture(prediction.mask[0] * 255)
         return pictures
 
     def _outputs(self, batch: Batch) -> list[Tensor]:
@@ -166,13 +169,20 @@ def _cell(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _picture(image: Tensor) -> np.ndarray:
+def be_deterministic(device: torch.device) -> None:
+    """One thread on a CPU and torch's deterministic operations in this process."""
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def picture(image: Tensor) -> np.ndarray:
     """CHW float in 0..255 as HWC (or HW) uint8."""
     array = image.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     return array[..., 0] if array.shape[-1] == 1 else array
 
 
-def _unique(run: str, found: Sequence[Entry]) -> str:
+def unique_run(run: str, found: Sequence[Entry]) -> str:
     """``run``, or with the first number behind it that makes it unique, also with ``TRUE_MASKS`` added."""
     taken = {entry.run for entry in found}
     names = (run, *(f"{run}-{number}" for number in range(2, 10_000)))

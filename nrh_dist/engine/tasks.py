@@ -4,7 +4,6 @@ A task turns a batch into per-image losses (training) and per-image metrics (val
 of (seed, epoch, sample), never of the rank or of timing.
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from nrh_dist import losses, metrics
 from nrh_dist.data.feed import Batch
+from nrh_dist.data.pack import Pack
 from nrh_dist.engine.draws import row_uniform
 from nrh_dist.engine.pretraining import Equivariance, Thresholds
 from nrh_dist.schema import Config
@@ -31,14 +31,11 @@ class Task(Protocol):
         """One value an image (N) for each name of ``metrics``."""
 
 
-def task_of(config: Config) -> Task:
-    """The task that the configuration's stage names."""
-    stages: dict[str, Callable[[Config], Task]] = {
-        "harmonisation": Harmonisation,
-        "equivariance": Equivariance,
-        "thresholds": Thresholds,
-    }
-    return stages[config.stage](config)
+def task_of(config: Config, pack: Pack) -> Task:
+    """The task that the configuration's stage names, on the samples of ``pack``."""
+    if config.stage == "equivariance":
+        return Equivariance(config)
+    return Thresholds(config, pack) if config.stage == "thresholds" else Harmonisation(config)
 
 
 class Harmonisation:

@@ -150,18 +150,18 @@ class EncoderOnly(nn.Module):
 class Equivariance(nn.Module):
     """The first stage of pre-training (AET): regress the exposure offset between a photo and its shifted copy.
 
-    Both go through the same network and a 1x1 convolution on its two outputs gives the offset map, linear. Ours: both
-    go through in one batch, so that BatchNorm sees photos and shifted copies alike.
+    Both go through the same network and a 1x1 convolution on its two outputs gives the offset maps, linear, one a
+    transform. Ours: both go through in one batch, so that BatchNorm sees photos and shifted copies alike.
     """
 
-    def __init__(self, detector: Detector, options: dict[str, Any]) -> None:
+    def __init__(self, detector: Detector, options: dict[str, Any], maps: int = 1) -> None:
         super().__init__()
         self.detector = detector
-        self.regression = nn.Conv2d(2 * CLASSES, 1, 1)
+        self.regression = nn.Conv2d(2 * CLASSES, maps, 1)
         initialise(self.regression, options)
 
     def forward(self, photo: Tensor, shifted: Tensor) -> Tensor:
-        """Two N3HW in [-1, 1] -> N1hw at the detector's size: mask x offset in stops, 0 outside the object."""
+        """Two N3HW in [-1, 1] -> N x maps x h x w at the detector's size: mask x offset in stops, 0 outside."""
         one, other = self.detector(torch.cat([photo, shifted])).chunk(2)
         return self.regression(torch.cat([one, other], dim=1))
 

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from nrh_dist import config as configuration
-from nrh_dist.data.iharmony4 import index
+from nrh_dist.data.layouts import Source, index
 from nrh_dist.data.pack import write_pack
 from nrh_dist.data.synthetic import write_sample
 from nrh_dist.engine import rundir, select
@@ -53,7 +53,7 @@ def run_demo(out: Path, say: Say) -> Path:
         write_sample(sample, say=say)
 
     step("pack: every image decoded and resized once")
-    pack = write_pack(index(sample / "iharmony4"), out / "pack", SIZE, None, say).root
+    pack = write_pack(index(Source(sample / "iharmony4")), out / "pack", SIZE, None, say).root
 
     step("COCO-Exp: the luminance of each object matched to another of its category")
     coco = sample / "coco"

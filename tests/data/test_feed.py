@@ -4,7 +4,7 @@ import torch
 from trees import make_tree, many
 
 from nrh_dist.data.feed import epoch_order, gather, shard, step_rows, steps_per_epoch
-from nrh_dist.data.iharmony4 import index
+from nrh_dist.data.layouts import Source, index
 from nrh_dist.data.pack import Pack, write_pack
 
 CASES = [  # rows, batch size, world; ragged last batches, worlds larger than the (last) batch
@@ -62,7 +62,7 @@ def test_shards_divide_the_rows(world: int) -> None:
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
     folder = tmp_path_factory.mktemp("feed")
-    samples = index(make_tree(folder / "root", {"HCOCO": {"train": many(6)}}))
+    samples = index(Source(make_tree(folder / "root", {"HCOCO": {"train": many(6)}})))
     return write_pack(samples, folder / "pack", 16, 1, lambda line: None)
 
 

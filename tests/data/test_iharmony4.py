@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 from trees import make_tree
 
-from nrh_dist.data.iharmony4 import Sample, by_photo, group_of, index, is_validation, leaked_groups, scan, split_name
+from nrh_dist.data.iharmony4 import group_of, split_name
+from nrh_dist.data.layouts import Source, index, scan
+from nrh_dist.data.samples import Sample, by_photo, is_held_out, leaked_groups
 from nrh_dist.errors import UserError
 
 
@@ -13,7 +15,7 @@ def test_files_and_order(tmp_path: Path) -> None:
         "HFlickr": {"train": ["f10_1_2.jpg"], "test": ["f11_1_1.jpg"]},
         "HCOCO": {"test": ["c7_900100000123_1.jpg"], "train": ["c9_8_2.jpg", "c9_8_1.jpg"]},
     }
-    samples = index(make_tree(tmp_path, named))
+    samples = index(Source(make_tree(tmp_path, named)))
     assert [(s.dataset, s.split, s.name) for s in samples] == [
         ("HCOCO", "train", "c9_8_2"),
         ("HCOCO", "train", "c9_8_1"),
@@ -48,7 +50,7 @@ def test_lists_of_the_root_alone_and_unknown_subsets(tmp_path: Path) -> None:
     root = make_tree(tmp_path, named, own_lists=False, ihd=True)
     with open(root / "IHD_train.txt", "a") as file:
         file.write("\nHCOCO/composite_images/c1_1_1.jpg\r\n")  # a sub-set that was not downloaded
-    assert [(s.dataset, s.split, s.group) for s in index(root)] == [
+    assert [(s.dataset, s.split, s.group) for s in index(Source(root))] == [
         ("Mine", "train", "Mine:a-b"),
         ("Mine", "test", "Mine:a-c"),
     ]
@@ -57,7 +59,7 @@ def test_lists_of_the_root_alone_and_unknown_subsets(tmp_path: Path) -> None:
 def test_own_list_comes_before_the_root_list_and_lines_count_once(tmp_path: Path) -> None:
     root = make_tree(tmp_path, {"S": {"train": ["a_1_1.jpg", "b_1_1.jpg"]}}, ihd=True)
     (root / "S" / "S_train.txt").write_text("\ufeffb_1_1.jpg\r\nS/composite_images/b_1_1.jpg\n")
-    assert [s.name for s in index(root)] == ["b_1_1"]
+    assert [s.name for s in index(Source(root))] == ["b_1_1"]
 
 
 def test_extensions_in_any_case(tmp_path: Path) -> None:
@@ -69,7 +71,7 @@ def test_extensions_in_any_case(tmp_path: Path) -> None:
         ("real_images/b.jpg", "real_images/b.png"),
     ]:
         os.rename(root / "S" / old, root / "S" / new)
-    first, second = index(root)
+    first, second = index(Source(root))
     assert (first.composite.name, first.mask.name, first.real.name) == ("a_1_1.JPG", "a_1.PNG", "a.Jpeg")
     assert second.real.name == "b.png"
 
@@ -89,8 +91,8 @@ def test_lines_that_leave_the_root_are_refused(tmp_path: Path, line: str, list_n
     with open(root / list_name, "a") as file:
         file.write(f"{line}\n")
     with pytest.raises(UserError, match=rf"{list_name}: line \d, .*leaves the data folder"):
-        index(root)
-    samples, problems = scan(root)
+        index(Source(root))
+    samples, problems = scan(Source(root))
     assert [s.name for s in samples] == ["a_1_1"]
     assert [problem.path for problem in problems] == [root / list_name]
 
@@ -108,37 +110,37 @@ def test_lines_of_another_form_are_refused(tmp_path: Path, line: str, rule: str)
     root = make_tree(tmp_path, {"S": {"train": ["a_1_1.jpg"]}})
     (root / "S/S_train.txt").write_text(f"a_1_1.jpg\n\n{line}\n")
     with pytest.raises(UserError, match=rf"S_train\.txt: line 3, '{line}', .*{rule}"):
-        index(root)
+        index(Source(root))
 
 
 def test_missing_files_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
     root = make_tree(tmp_path, {"S": {"train": ["a_1_1.jpg", "a_1_2.jpg", "b_1_1.jpg"]}})
     (root / "S/real_images/a.jpg").unlink()  # used by two composites, one missing file
     (root / "S/masks/b_1.png").unlink()
-    with pytest.raises(UserError, match=r"2 listed files are missing.*real_images/a\.jpg: is missing.*nrh data verify"):
-        index(root)
+    with pytest.raises(UserError, match=r"2 files are missing.*real_images/a\.jpg: is missing.*nrh data verify"):
+        index(Source(root))
 
 
 def test_roots_without_data_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no data folder at"):
-        index(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="holds no sub-set"):
-        index(tmp_path)
+        index(Source(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="has no known layout"):
+        index(Source(tmp_path))
     root = make_tree(tmp_path, {"S": {"train": []}})
     with pytest.raises(UserError, match="no list names a composite of S"):
-        index(root)
+        index(Source(root))
 
 
 def test_validation_takes_whole_groups_near_the_fraction_and_depends_on_the_seed() -> None:
     groups = [f"coco:{i}" for i in range(20_000)]
-    held = [is_validation(group, 0.05, seed=0) for group in groups]
+    held = [is_held_out(group, 0.05, seed=0) for group in groups]
     assert abs(sum(held) / len(held) - 0.05) < 0.005  # 3 standard deviations
-    assert held != [is_validation(group, 0.05, seed=1) for group in groups]
-    wider = [is_validation(group, 0.1, seed=0) for group in groups]
+    assert held != [is_held_out(group, 0.05, seed=1) for group in groups]
+    wider = [is_held_out(group, 0.1, seed=0) for group in groups]
     assert all(w for h, w in zip(held, wider, strict=True) if h), "a larger fraction keeps what a smaller one held out"
-    pinned = [is_validation(group, 0.5, 7) for group in ("coco:1", "coco:2", "coco:3", "HFlickr:f1")]
+    pinned = [is_held_out(group, 0.5, 7) for group in ("coco:1", "coco:2", "coco:3", "HFlickr:f1")]
     assert pinned == [True, True, False, True], "the division must never change under a trained model"
-    assert not any(is_validation(group, 0.0, 0) for group in groups)
+    assert not any(is_held_out(group, 0.0, 0) for group in groups)
 
 
 def test_leaks_are_counted_by_training_subset(tmp_path: Path) -> None:
@@ -147,12 +149,12 @@ def test_leaks_are_counted_by_training_subset(tmp_path: Path) -> None:
         "HCOCO": {"train": ["c6_2_1.jpg", "c6_2_2.jpg", "c7_1_1.jpg"], "test": ["c7_3_1.jpg", "c5_1_1.jpg"]},
         "HFlickr": {"train": ["f1_1_1.jpg"], "test": ["f2_1_1.jpg"]},
     }
-    assert leaked_groups(index(make_tree(tmp_path, named))) == {"COCOExp": 1, "HCOCO": 2}
+    assert leaked_groups(index(Source(make_tree(tmp_path, named)))) == {"COCOExp": 1, "HCOCO": 2}
 
 
 def test_chunks_hold_each_position_once_and_share_no_photo(tmp_path: Path) -> None:
     names = [f"c{i % 5}_1_{i}.jpg" for i in range(17)]
-    samples = index(make_tree(tmp_path, {"HCOCO": {"train": names[:10], "test": names[10:]}}))
+    samples = index(Source(make_tree(tmp_path, {"HCOCO": {"train": names[:10], "test": names[10:]}})))
     chunks = by_photo(samples, at_least=6)
     assert sorted(position for chunk in chunks for position in chunk) == list(range(17))
     assert all(len(chunk) >= 6 for chunk in chunks[:-1]) and len(chunks) == 3
@@ -174,4 +176,4 @@ def test_true_names_of_iharmony4() -> None:
     leaks = leaked_groups(samples)
     assert (len(samples), leaks["HCOCO"], leaks["HFlickr"]) == (71_492, 1389, 8)
     trained = [sample for sample in samples if sample.split == "train"]
-    assert 0.04 < sum(is_validation(sample.group, 0.05, 0) for sample in trained) / len(trained) < 0.06
+    assert 0.04 < sum(is_held_out(sample.group, 0.05, 0) for sample in trained) / len(trained) < 0.06

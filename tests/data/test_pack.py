@@ -16,8 +16,10 @@ from PIL import Image
 from trees import HEIGHT, WIDTH, make_tree, many
 
 from nrh_dist.data import packing
-from nrh_dist.data.iharmony4 import Sample, index
+from nrh_dist.data import samples as samples_module
+from nrh_dist.data.layouts import Source, index
 from nrh_dist.data.pack import Pack, cache_dir, cached_pack, check, open_pack, write_pack
+from nrh_dist.data.samples import Sample
 from nrh_dist.errors import UserError
 
 FILES = ["composites.u8", "masks.u8", "pack.json", "reals.u8", "sources.txt"]
@@ -43,7 +45,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def samples(root: Path) -> list[Sample]:
-    return index(root)
+    return index(Source(root))
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -94,7 +96,7 @@ def test_each_file_is_decoded_once(samples: list[Sample], tmp_path: Path, monkey
         return wrapped
 
     monkeypatch.setattr(packing, "read_rgb", counting(packing.read_rgb))
-    monkeypatch.setattr(packing, "read_mask", counting(packing.read_mask))
+    monkeypatch.setattr(samples_module, "read_mask", counting(samples_module.read_mask))
     write_pack(samples, tmp_path / "pack", 8, 1, silent)
     listed_twice = {s.composite for s in samples if s.split == "train"} & {
         s.composite for s in samples if s.split == "test"
@@ -106,8 +108,9 @@ def test_each_file_is_decoded_once(samples: list[Sample], tmp_path: Path, monkey
 
 SCRIPT = """
 import sys, time
+from pathlib import Path
 from nrh_dist.data import packing
-from nrh_dist.data.iharmony4 import index
+from nrh_dist.data.layouts import Source, index
 from nrh_dist.data.pack import cached_pack, write_pack
 
 def say(line):
@@ -119,9 +122,9 @@ if __name__ == "__main__":
     packing.CHUNK = 4
     print("ready", flush=True)
     if sys.argv[2] == "cache":
-        print(cached_pack(sys.argv[1], 8, say, workers=1).digest)
+        print(cached_pack(Source(Path(sys.argv[1])), 8, say, workers=1).digest)
     else:
-        write_pack(index(sys.argv[1]), sys.argv[2], 8, int(sys.argv[3]), say)
+        write_pack(index(Source(Path(sys.argv[1]))), sys.argv[2], 8, int(sys.argv[3]), say)
 """
 
 
@@ -136,14 +139,14 @@ def test_a_killed_attempt_continues_to_the_same_bytes(samples: list[Sample], tmp
     undisturbed = write_pack(samples, tmp_path / "undisturbed", 8, 1, silent)
     with start(tmp_path, "root", "pack", str(workers), "packed 8") as process:
         assert process.stdout is not None
-        assert "packed 8 of 23 composites\n" in iter(process.stdout.readline, "")
+        assert "packed 8 of 23 samples\n" in iter(process.stdout.readline, "")
         process.kill()
     assert process.returncode == -signal.SIGKILL
     wait_for_end_of_group(process.pid)
     assert not (tmp_path / "pack").exists() and (tmp_path / "pack.partial").exists()
     lines: list[str] = []
     pack = write_pack(samples, tmp_path / "pack", 8, workers, lines.append)
-    assert lines[0] == "continuing: 8 of 23 composites are packed already"
+    assert lines[0] == "continuing: 8 of 23 samples are packed already"
     assert content(pack.root) == content(undisturbed.root)
     assert not (tmp_path / "pack.partial").exists()
 
@@ -179,14 +182,14 @@ def test_progress_on_files_that_changed_is_not_kept(root: Path, tmp_path: Path) 
     good = bad.read_bytes()
     bad.write_bytes(good[:-40])
     with pytest.raises(UserError, match=r"c5_9001\.png: is truncated; nrh data verify"):
-        write_pack(index(root), tmp_path / "pack", 8, 1, silent)
+        write_pack(index(Source(root)), tmp_path / "pack", 8, 1, silent)
     assert not (tmp_path / "pack").exists()
     bad.write_bytes(good)
     Image.new("RGB", (WIDTH, HEIGHT), "red").save(root / "HCOCO/real_images/c1.jpg")
     lines: list[str] = []
-    pack = write_pack(index(root), tmp_path / "pack", 8, 1, lines.append)
-    assert lines[0] == "continuing: 4 of 23 composites are packed already"  # c3 and c4; c1 changed, c5 was bad
-    assert content(pack.root) == content(write_pack(index(root), tmp_path / "fresh", 8, 1, silent).root)
+    pack = write_pack(index(Source(root)), tmp_path / "pack", 8, 1, lines.append)
+    assert lines[0] == "continuing: 4 of 23 samples are packed already"  # c3 and c4; c1 changed, c5 was bad
+    assert content(pack.root) == content(write_pack(index(Source(root)), tmp_path / "fresh", 8, 1, silent).root)
 
 
 def test_progress_without_its_rows_is_forgotten(samples: list[Sample], root: Path, tmp_path: Path) -> None:
@@ -217,7 +220,7 @@ def test_progress_on_other_samples_is_forgotten(samples: list[Sample], root: Pat
 def test_files_of_different_sizes_are_refused(root: Path, tmp_path: Path) -> None:
     Image.new("RGB", (5, 5)).save(root / "HCOCO/composite_images/c4_9001_1.jpg")
     with pytest.raises(UserError, match=r"c4_9001_1\.jpg: is 5x5 pixels, but its real photo c4\.jpg is 24x16"):
-        write_pack(index(root), tmp_path / "pack", 8, 1, silent)
+        write_pack(index(Source(root)), tmp_path / "pack", 8, 1, silent)
 
 
 def test_a_destination_with_something_in_it(
@@ -230,7 +233,7 @@ def test_a_destination_with_something_in_it(
         patch.setattr(packing, "read_rgb", None)  # the same pack is returned without reading a photo
         assert write_pack(samples, out, 8, 1, silent).digest == digest
     for other, size in ((samples[1:], 8), (samples, 16)):
-        with pytest.raises(UserError, match=r"already holds another pack \(23 composites at size 8\)"):
+        with pytest.raises(UserError, match=r"already holds another pack \(23 samples at size 8\)"):
             write_pack(other, out, size, 1, silent)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").touch()
@@ -253,8 +256,9 @@ def test_a_disk_that_fills_up_is_a_user_error_and_the_next_attempt_continues(
     samples: list[Sample], tmp_path: Path
 ) -> None:
     code = (
-        "import resource\nfrom nrh_dist.data.iharmony4 import index\nfrom nrh_dist.data.pack import write_pack\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\nwrite_pack(index('root'), 'pack', 8, 1, print)\n"
+        "import resource\nfrom pathlib import Path\nfrom nrh_dist.data.layouts import Source, index\n"
+        "from nrh_dist.data.pack import write_pack\nresource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
+        "write_pack(index(Source(Path('root'))), 'pack', 8, 1, print)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert "UserError: cannot write pack: File too large" in done.stderr
@@ -300,15 +304,15 @@ def test_cache_is_filled_once_and_anew_when_the_data_changes(
 ) -> None:
     monkeypatch.setenv("NRH_CACHE", str(tmp_path / "cache"))
     lines: list[str] = []
-    first = cached_pack(root, 8, lines.append)
-    assert first.root.parent == tmp_path / "cache" and str(first.root) in lines[0] and "23 composites" in lines[0]
-    assert cached_pack(str(root), 8, pytest.fail).root == first.root
-    assert cached_pack(root, 16, silent).root != first.root
-    assert cached_pack(first.root, 8, pytest.fail).digest == first.digest, "a pack is its own root"
+    first = cached_pack(Source(root), 8, lines.append)
+    assert first.root.parent == tmp_path / "cache" and str(first.root) in lines[0] and "23 samples" in lines[0]
+    assert cached_pack(Source(root), 8, pytest.fail).root == first.root
+    assert cached_pack(Source(root), 16, silent).root != first.root
+    assert cached_pack(Source(first.root), 8, pytest.fail).digest == first.digest, "a pack is its own root"
     with pytest.raises(UserError, match=r"is packed at size 8, not 16: set data\.size=8"):
-        cached_pack(first.root, 16, silent)
+        cached_pack(Source(first.root), 16, silent)
     os.utime(root / "HCOCO/masks/c1_9001.png", (1, 1))
-    second = cached_pack(root, 8, silent)
+    second = cached_pack(Source(root), 8, silent)
     assert second.root != first.root and second.digest == first.digest, "other times, the same images"
 
 
@@ -319,12 +323,12 @@ def test_cache_keeps_its_progress_over_a_mended_image(
     bad = root / "HCOCO/composite_images/c5_9001_0.jpg"
     bad.write_bytes(b"")
     with pytest.raises(UserError, match=r"c5_9001_0\.jpg: is empty"):
-        cached_pack(root, 8, silent)
+        cached_pack(Source(root), 8, silent)
     Image.new("RGB", (WIDTH, HEIGHT)).save(bad)
     lines: list[str] = []
-    check(cached_pack(root, 8, lines.append).root)
-    assert "continuing: 8 of 23 composites are packed already" in lines
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [cached_pack(root, 8, silent).root.name]
+    check(cached_pack(Source(root), 8, lines.append).root)
+    assert "continuing: 8 of 23 samples are packed already" in lines
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [cached_pack(Source(root), 8, silent).root.name]
 
 
 def test_two_processes_may_ask_for_the_same_cache_at_once(
@@ -345,7 +349,7 @@ def test_one_who_waits_finds_the_pack_of_the_other(
     """The wait itself: the first holds the lock until the second has said that it waits."""
     with start(tmp_path, "root", "pack", "1", "packed 8") as first:
         assert first.stdout is not None
-        assert "packed 8 of 23 composites\n" in iter(first.stdout.readline, "")
+        assert "packed 8 of 23 samples\n" in iter(first.stdout.readline, "")
         with start(tmp_path, "root", "pack", "1", "never") as second:
             assert second.stdout is not None
             assert any("waiting for it" in line for line in iter(second.stdout.readline, ""))
@@ -368,7 +372,7 @@ def test_place_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 def test_the_photos_at_hand_can_be_packed(tmp_path: Path) -> None:
     if "NRH_TEST_DATA" not in os.environ:
         pytest.skip("NRH_TEST_DATA is not set")
-    samples = index(Path(os.environ["NRH_TEST_DATA"]) / "iharmony4-mini")
+    samples = index(Source(Path(os.environ["NRH_TEST_DATA"]) / "iharmony4-mini"))
     pack: Pack = write_pack(samples, tmp_path / "pack", 64, 1, silent)
     assert (len(pack), len(pack.rows("train")), len(pack.rows("test"))) == (133, 110, 23)
     outside = np.asarray(pack.masks) == 0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nrh_dist.data import coco, iharmony4, synthetic
+from nrh_dist.data import coco, layouts, synthetic
 from nrh_dist.data.images import read_mask, read_rgb
 from nrh_dist.data.objects import KINDS
 from nrh_dist.errors import UserError
@@ -59,7 +59,7 @@ def test_coco_has_all_kinds_and_a_crowd_in_each_split(sample):
 
 
 def test_composites_differ_from_their_photos_inside_the_object_only(sample):
-    samples = iharmony4.index(sample / "iharmony4")
+    samples = layouts.index(layouts.Source(sample / "iharmony4"))
     assert {item.split for item in samples} == {"train", "test"}
     areas = []
     for item in samples:
@@ -76,7 +76,7 @@ def test_composites_differ_from_their_photos_inside_the_object_only(sample):
 def test_the_light_shows_how_objects_should_look(sample):
     """A scene's background tells the colour of its objects: the correlation that a network can learn from."""
     background, inside = [], []
-    for item in iharmony4.index(sample / "iharmony4"):
+    for item in layouts.index(layouts.Source(sample / "iharmony4")):
         photo, mask = read_rgb(item.real) / 255, read_mask(item.mask)
         background.append(photo[mask == 0].mean())
         inside.append(photo[mask >= 128].mean())

@@ -5,12 +5,13 @@ import pytest
 from PIL import Image
 from trees import bomb, make_tree, many
 
+from nrh_dist.data.layouts import Source
 from nrh_dist.data.verify import report, verify
 from nrh_dist.errors import UserError
 
 
 def test_a_sound_root_has_no_problem(tmp_path: Path) -> None:
-    assert verify(make_tree(tmp_path, {"HCOCO": {"train": many(4), "test": many(4, 2)}}, ihd=True)) == []
+    assert verify(Source(make_tree(tmp_path, {"HCOCO": {"train": many(4), "test": many(4, 2)}}, ihd=True))) == []
 
 
 def damaged_tree(root: Path) -> tuple[Path, dict[str, str]]:
@@ -41,45 +42,45 @@ def damaged_tree(root: Path) -> tuple[Path, dict[str, str]]:
 
 def test_each_kind_of_problem_is_named_once_and_nothing_else(tmp_path: Path) -> None:
     root, expected = damaged_tree(tmp_path / "root")
-    found = {str(problem.path.relative_to(root)): problem.reason for problem in verify(root)}
+    found = {str(problem.path.relative_to(root)): problem.reason for problem in verify(Source(root))}
     assert found.keys() == expected.keys()
     for path, reason in expected.items():
         assert reason in found[path]
-    assert len(verify(root)) == len(expected)
+    assert len(verify(Source(root))) == len(expected)
 
 
 def test_several_processes_find_the_same_in_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, _ = damaged_tree(tmp_path / "root")
     monkeypatch.setattr("nrh_dist.data.verify.CHUNK", 5)
-    assert verify(root, workers=2) == verify(root, workers=1)
+    assert verify(Source(root), workers=2) == verify(Source(root), workers=1)
 
 
 def test_report_says_a_line_for_each_problem(tmp_path: Path) -> None:
     root, expected = damaged_tree(tmp_path / "root")
     lines: list[str] = []
-    assert report(root, lines.append) is False
+    assert report(Source(root), lines.append) is False
     assert len(lines) == len(expected) + 1 and all("\n" not in line for line in lines)
     for path, reason in expected.items():
         assert any(line.startswith(f"{root / path}: ") and reason in line for line in lines)
-    assert lines[-1] == f"20 composites listed in {root}: 8 problems"
+    assert lines[-1] == f"20 samples listed in {root}: 8 problems"
 
 
 def test_report_of_a_sound_root_names_its_leaks(tmp_path: Path) -> None:
     root = make_tree(tmp_path, {"HCOCO": {"train": many(4), "test": many(2, first=3)}})
     lines: list[str] = []
-    assert report(root, lines.append) is True
+    assert report(Source(root), lines.append) is True
     assert lines == [
         "HCOCO: 1 photos or scenes are in both train and test (data.drop_leaked=true leaves them out)",
-        f"6 composites listed in {root}: 0 problems",
+        f"6 samples listed in {root}: 0 problems",
     ]
 
 
 def test_nothing_to_check_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no sub-set"):
-        verify(tmp_path)
+    with pytest.raises(UserError, match="has no known layout"):
+        verify(Source(tmp_path))
 
 
 def test_the_photos_at_hand_are_sound() -> None:
     if "NRH_TEST_DATA" not in os.environ:
         pytest.skip("NRH_TEST_DATA is not set")
-    assert verify(Path(os.environ["NRH_TEST_DATA"]) / "iharmony4-mini", workers=1) == []
+    assert verify(Source(Path(os.environ["NRH_TEST_DATA"]) / "iharmony4-mini"), workers=1) == []

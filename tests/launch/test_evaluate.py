@@ -11,11 +11,13 @@ import pytest
 from packs import write_tree
 
 from nrh_dist import config, metrics
+from nrh_dist.data.layouts import Source
 from nrh_dist.data.pack import cached_pack
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.run import run
 from nrh_dist.errors import UserError
-from nrh_dist.launch.evaluate import evaluate, gpu_share
+from nrh_dist.launch.evaluate import evaluate
+from nrh_dist.launch.scoring import gpu_share
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -29,7 +31,7 @@ def tree(tmp_path_factory) -> Path:
 def runs(tree, tmp_path_factory) -> list[str]:
     """A DIH-NM and a gated model, trained for an epoch, and a random two-stage model, in which nothing learns."""
     root = tmp_path_factory.mktemp("runs")
-    pack = cached_pack(tree, 64, lambda _: None)
+    pack = cached_pack(Source(tree), 64, lambda _: None)
     folders = []
     for name in ("dih_nm", "gated", "two_stage"):
         words = ["preset=tiny", "model.width=0.1", f"model.name={name}", "train.epochs=1", "data.val_fraction=0.3"]
@@ -88,7 +90,7 @@ def test_files_say_what_they_should(undisturbed, tree):
         ("my-two_stage-true-masks", "dih_m"),
     ]
     assert len({(row["run"], row["name"]) for row in rows}) == len(rows)
-    pack = cached_pack(tree, 64, lambda _: None)
+    pack = cached_pack(Source(tree), 64, lambda _: None)
     by_name = {pack.names[row]: row for row in pack.rows("test")}
     for row in rows[:44]:
         number = by_name[row["name"]]

@@ -1,0 +1,51 @@
+"""Which of three layouts a data folder has, and its samples: iHarmony4, COCO photos, or photos and masks."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from nrh_dist.data import iharmony4, photos
+from nrh_dist.data.samples import Problem, Sample
+from nrh_dist.errors import UserError
+
+
+class Source(NamedTuple):
+    """A data folder; ``annotations`` is the COCO file of instances whose photos are in ``root``, if it is of COCO."""
+
+    root: Path
+    annotations: Path | None = None
+
+    def __str__(self) -> str:
+        return f"{self.root} ({self.annotations})" if self.annotations else str(self.root)
+
+
+def index(source: Source) -> list[Sample]:
+    """All samples, ordered by sub-set, split (train first) and list or name.
+
+    Raises ``UserError`` like ``scan``, and for bad lines and missing files (their number and the first).
+    """
+    samples, problems = scan(source)
+    if problems:
+        first = problems[0]
+        options = f" --annotations {source.annotations}" if source.annotations else ""
+        raise UserError(
+            f"{source}: {len(problems)} files are missing or their lines are wrong, first {first.path}: "
+            f"{first.reason}; nrh data verify {source.root}{options} lists all"
+        )
+    return samples
+
+
+def scan(source: Source) -> tuple[list[Sample], list[Problem]]:
+    """All samples with every bad line and missing file. ``UserError`` where there is nothing of any layout."""
+    root, annotations = source
+    if not root.is_dir():
+        raise UserError(f"no data folder at {root}; give the folder that holds the sub-sets, such as HCOCO, or photos")
+    if annotations:
+        return photos.scan_coco(root, annotations)
+    if (root / photos.IMAGES).is_dir() and (root / photos.MASKS).is_dir():
+        return photos.scan_folder(root)
+    if not any(root.glob("*/composite_images")):
+        raise UserError(
+            f"{root} has no known layout: expected {root}/<sub-set>/composite_images (iHarmony4), {root}/images and "
+            f"{root}/masks, or the photos of a COCO file of annotations, which must be named too"
+        )
+    return iharmony4.scan(root)
