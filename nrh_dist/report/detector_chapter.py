@@ -86,7 +86,7 @@ def _verdict(detector: Detector) -> str:
 
 def _numbers(detector: Detector, chosen: bool) -> str:
     """The detector's numbers in words; ``chosen``: as the best of several."""
-    name = f"The best of them, {detector.run}, chosen here and so slightly flattered," if chosen else detector.run
+    name = f"The best of them, {detector.run}, chosen here and so slightly flattered," if chosen else "The detector"
     entry = detector.errors("both")
     difference, rank = entry.of_difference(), entry.of_rank()
     text = f"{name} errs by {_stops(entry.of_detector())}, a difference of {number(difference.value, 3, True)}"
@@ -170,7 +170,7 @@ def _detection_charts(evaluation: DetectorEvaluation, slug: str, folder: Path) -
 
 def _strips(evaluation: DetectorEvaluation, slug: str, folder: Path) -> tuple[list[Picture], str]:
     if evaluation.strips is None or not evaluation.strips.strips:
-        return [], "The evaluation holds no strips (eval.strips says how many are drawn)."
+        return [], "The evaluation holds no strips."
     pictures = []
     for i, strip in enumerate(evaluation.strips.strips, start=1):
         file = f"figures/strip-{slug}-{i:02d}.png"

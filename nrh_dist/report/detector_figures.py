@@ -240,7 +240,7 @@ def draw_scatter(data: Scatter, path: Path) -> None:
         never = (points.human[points.never], points.predicted[points.never])
         axes.plot(*never, "^", markersize=6, markerfacecolor="none", label="never crossed, counted as 1", **shared)
         axes.set_xlim(0, data.human_limit)
-        axes.set_ylim(0, 1.06)
+        axes.set_ylim(-0.03, 1.06)
         axes.set_xlabel("human threshold, stops")
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
