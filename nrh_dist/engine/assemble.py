@@ -96,11 +96,18 @@ def _require_vgg(path: Path, config: Config) -> None:
 
 def _part(word: str, wanted: str, key: str, config: Config) -> Path:
     """The checkpoint that ``word`` means, which must be a ``wanted`` of the same width and size."""
-    path = select.resolve(word)
-    meta = checkpoint.read_meta(path)
+    try:
+        path = select.resolve(word)
+        meta = checkpoint.read_meta(path)
+    except UserError as error:
+        raise UserError(f"{key}={word}: {error}") from None
     found = meta["model"]
     if found["name"] != wanted:
         raise UserError(f"{key}={word} is a {found['name']} checkpoint: {config.model.name} takes a {wanted} there")
+    if meta["stage"] == "equivariance" and config.model.name == "two_stage":
+        raise UserError(
+            f"{key}={word} is of stage=equivariance, which knows no classes: two_stage takes stage=thresholds"
+        )
     if meta["size"] != config.data.size and wanted == "dih_m":
         raise UserError(f"{key}={word} was trained at data.size={meta['size']}, this run has {config.data.size}")
     if wanted == "dih_m" and found["dih_variant"] != config.model.dih_variant:

@@ -49,7 +49,7 @@ def resolve(word: str | Path) -> Path:
     """
     path = Path(word)
     if not path.is_dir():
-        raise UserError(f"no checkpoint, run or sweep folder at {path}; '{IDENTITY}' stands for doing nothing")
+        raise UserError(f"no checkpoint, run or sweep folder at {path}: give one that nrh train, pretrain or tune made")
     if (path / checkpoint.MANIFEST).exists():
         return path
     if best := read_best(path):

@@ -45,7 +45,7 @@ STYLE: dict[Any, Any] = {
 WIDTH = 5.0  # inches
 DOTS_PER_INCH = 200
 FEW_IMAGES = 10  # bins with fewer are drawn hollow
-LONGEST_LABEL = 24  # letters; the tables have the whole name
+LONGEST_LABEL = 26  # letters; the tables have the whole name
 LOWEST_MSE = 0.1  # where the log axes of MSE start; smaller values are drawn there
 
 

@@ -95,6 +95,8 @@ def test_the_detectors_way_into_the_harmonisers(tmp_path, pack):
     for words, reason in (
         ((f"model.detector_weights={harmoniser}",), "is a dih_m checkpoint: ptc_dih takes a ptc there"),
         ((f"model.detector_weights={second}", "model.width=0.2"), r"has model\.width=0\.1, this run has 0\.2"),
+        (("model.detector_weights=none",), "model.detector_weights=none: no checkpoint, run or sweep folder at none"),
+        ((f"model.detector_weights={first}", "model.name=two_stage"), "two_stage takes stage=thresholds"),
         ((f"model.harmoniser_weights={harmoniser}", "data.size=128"), r"data\.size=64, this run has 128"),
         ((f"model.harmoniser_weights={harmoniser}", "model.dih_variant=outer"), r"model\.dih_variant=inner, not outer"),
     ):
