@@ -58,11 +58,11 @@ def draw(data: Points, path: Path) -> None:
     axes, beside = figure.subplots(1, 2, sharey=True, width_ratios=(5, 1))
     forward, backward = figures.axis_scale(data.scale)
     y = forward(data.values)
-    alpha = float(np.clip(30 / np.sqrt(len(y)), 0.15, 0.8))
+    alpha, width = np.clip(30 / np.sqrt(len(y)), 0.15, 0.8), np.clip(120 / np.sqrt(len(y)), 1.5, 4)
     edges = figures.histogram_edges(min(0.0, y.min()), max(0.0, y.max()), len(y), centred=True)
     for side, colour in ((0, UNCHANGED_COLOUR), (-1, BETTER_COLOUR), (1, WORSE_COLOUR)):
         chosen = data.side == side
-        axes.plot(data.areas[chosen], y[chosen], "o", color=colour, alpha=alpha, markersize=4, markeredgewidth=0)
+        axes.plot(data.areas[chosen], y[chosen], "o", color=colour, alpha=alpha, markersize=width, markeredgewidth=0)
     stacks = [y[data.side == side] for side in (-1, 0, 1)]
     colours = [BETTER_COLOUR, UNCHANGED_COLOUR, WORSE_COLOUR]
     beside.hist(stacks, edges, orientation="horizontal", stacked=True, color=colours, alpha=0.75)
