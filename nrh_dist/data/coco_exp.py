@@ -35,14 +35,11 @@ SPLITS = ("train", "test")
 MANIFEST = "manifest.csv"
 EXTENSIONS = {"jpeg": ".jpg", "png": ".png"}
 # JPEG q95 without colour subsampling (q75 would move the background by an MSE of 9); PNG fast rather than small.
-ENCODING = {
-    "jpeg": [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444],
-    "png": [
-        *(cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB),
-        *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
-    ],
-}
-REMEMBERED = {"meanstd": 50_000, "hist": 2_000}  # objects whose statistics a worker keeps: about 25 MB
+JPEG_OPTIONS = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
+PHOTO_OPTIONS = {"jpeg": JPEG_OPTIONS, "png": (*PNG_OPTIONS, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB)}
+MASK_OPTIONS = (*PNG_OPTIONS, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
+REMEMBERED = {"meanstd": 50_000, "hist": 1_000}  # objects whose statistics a worker keeps: 30 MB at most
 COLUMNS = (
     *("composite", "split", "category", "photo_id", "annotation_id", "reference_photo_id", "reference_annotation_id"),
     *("area_fraction", "shift_stops", "sub_threshold", "clipped_share", "mse", "method", "channels", "seed"),
@@ -53,6 +50,7 @@ SUB_THRESHOLD_STOPS = 0.22  # people notice shifts from about 0.23 stops on
 
 Format = Literal["jpeg", "png"]
 Split = Literal["train", "test"]
+Content = bytes | memoryview
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,7 @@ class Maker:
         if not files.real.exists():
             _write(files.real, _real_bytes(pair.target, target.photo, settings), self._out)
         if not files.mask.exists():
-            _write(files.mask, _encode(target.mask, "png"), self._out)
+            _write(files.mask, cv2.imencode(".png", target.mask, MASK_OPTIONS)[1].data, self._out)
         _write(files.composite, _encode(result.composite, settings.format), self._out)
 
     def _changed(self, instance: Instance) -> _Object:
@@ -177,12 +175,12 @@ def work_order(pair: Pair) -> tuple[int, int]:
 
 def files_of(pair: Pair, settings: Settings, out: Path) -> Files:
     """Where the three files of ``pair`` are, if it was not rejected."""
-    folders = [out / SUBSET / name for name in FOLDERS]
+    composites, masks, reals = (f"{out}/{SUBSET}/{name}" for name in FOLDERS)
     extension = EXTENSIONS[settings.format]
     return Files(
-        composite=folders[0] / f"{pair.composite_name}{extension}",
-        mask=folders[1] / f"{pair.mask_name}.png",
-        real=folders[2] / f"{pair.real_name}{extension}",
+        composite=Path(f"{composites}/{pair.composite_name}{extension}"),
+        mask=Path(f"{masks}/{pair.mask_name}.png"),
+        real=Path(f"{reals}/{pair.real_name}{extension}"),
     )
 
 
@@ -274,28 +272,26 @@ def _read_photo(instance: Instance) -> NDArray[np.uint8]:
     return photo
 
 
-def _real_bytes(instance: Instance, photo: NDArray[np.uint8], settings: Settings) -> bytes:
+def _real_bytes(instance: Instance, photo: NDArray[np.uint8], settings: Settings) -> Content:
     """The untouched photo: a JPEG byte for byte when JPEG is asked for, else its pixels in the format asked for."""
     if settings.format == "jpeg" and instance.photo.suffix.lower() in (".jpg", ".jpeg"):
         return instance.photo.read_bytes()
     return _encode(photo, settings.format)
 
 
-def _encode(pixels: NDArray[np.uint8], format: Format) -> bytes:
-    stored = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
-    done, content = cv2.imencode(EXTENSIONS[format], stored, ENCODING[format])
-    assert done, "OpenCV encodes every 8-bit image"
-    return content.tobytes()
+def _encode(photo: NDArray[np.uint8], format: Format) -> Content:
+    return cv2.imencode(EXTENSIONS[format], cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), PHOTO_OPTIONS[format])[1].data
 
 
 def _scratch(out: Path) -> Path:
     return out / SUBSET / ".partial"
 
 
-def _write(path: Path, content: bytes, out: Path) -> None:
+def _write(path: Path, content: Content, out: Path) -> None:
     """Under its final name a file is whole. Two workers may write one mask: until then each has a name of its own."""
-    temporary = _scratch(out) / uuid.uuid4().hex
-    temporary.write_bytes(content)
+    temporary = f"{_scratch(out)}/{uuid.uuid4().hex}"
+    with open(temporary, "wb", buffering=0) as file:
+        file.write(content)
     os.replace(temporary, path)
 
 

@@ -18,17 +18,25 @@ Channels = Literal["l", "lab"]
 
 OBJECT_LEVEL = 128  # a mask value from here on counts as object
 RATIO_LIMIT = 3.0  # bound on the ratio of deviations, both ways: beyond it noise is blown up or texture ironed out
-QUANTILES = np.linspace(0, 1, 1025)
+STEPS = 64  # a unit of Lab, to which ``hist`` rounds
+GRID: FloatImage = (np.arange(-128 * STEPS, 128 * STEPS + 1) / STEPS).astype(np.float32)
 CLIP_TOLERANCE = 0.5  # in units of Lab: above rounding, below what can be seen
 AT_THE_LIMIT = 1e-3  # a channel of sRGB this near to 0 or 1 may have been clipped; others cannot
 
 
+class Distribution(NamedTuple):
+    """Of one channel: its K different ``values`` in ascending order and the ``share`` of pixels up to each."""
+
+    values: FloatImage
+    share: FloatImage
+
+
 class Statistics(NamedTuple):
-    """Of an object's Lab: ``mean`` and ``deviation``: 3 values each; ``quantiles``: 3x1025, or 3x0 for ``meanstd``."""
+    """Of an object's Lab: ``mean`` and ``deviation``: 3 values each; one distribution a channel, for ``hist`` only."""
 
     mean: NDArray[np.float64]
     deviation: NDArray[np.float64]
-    quantiles: FloatImage
+    distributions: tuple[Distribution, ...]
 
 
 class Region(NamedTuple):
@@ -66,14 +74,15 @@ def region(photo: NDArray[np.uint8], mask: NDArray[np.uint8], method: Method) ->
     pixels = photo.reshape(-1, 3).take(where, axis=0)
     lab = pixels_to_lab(pixels)
     inside = levels >= OBJECT_LEVEL
-    return Region(where, pixels, levels / np.float32(255), lab, inside, statistics(lab[inside], method))
+    measured = statistics(lab if inside.all() else lab[inside], method)
+    return Region(where, pixels, levels / np.float32(255), lab, inside, measured)
 
 
 def statistics(lab: FloatImage, method: Method) -> Statistics:
     """What ``method`` has to know of an object's Mx3 Lab."""
     mean, deviation = cv2.meanStdDev(lab[None])
-    tables = [_quantiles(channel) for channel in lab.T] if method == "hist" else np.empty((3, 0))
-    return Statistics(mean[:, 0].astype(np.float64), deviation[:, 0].astype(np.float64), np.array(tables, np.float32))
+    distributions = tuple(_distribution(channel) for channel in lab.T) if method == "hist" else ()
+    return Statistics(mean[:, 0].astype(np.float64), deviation[:, 0].astype(np.float64), distributions)
 
 
 def transfer(photo: NDArray[np.uint8], target: Region, reference: Statistics, channels: Channels) -> Transfer:
@@ -83,7 +92,7 @@ def transfer(photo: NDArray[np.uint8], target: Region, reference: Statistics, ch
     c = m * shifted + (1 - m) * photo is done in sRGB float and rounded once. ``clipped_share`` is the share of object
     pixels whose colour the clipping moved by more than 0.5 in L, a or b.
     """
-    match = match_hist if reference.quantiles.size else match_meanstd
+    match = match_hist if reference.distributions else match_meanstd
     wanted = target.lab.copy()
     for channel in range(1 if channels == "l" else 3):
         wanted[:, channel] = match(target.lab[:, channel], target.statistics, reference, channel)
@@ -109,12 +118,13 @@ def _clipped(wanted: FloatImage, shifted: FloatImage) -> tuple[FloatImage, NDArr
     A pixel without a channel at a limit was not clipped: its Lab is the wanted one.
     """
     after, clipped = wanted[:, 0].copy(), np.zeros(len(wanted), np.bool_)
-    limits = (shifted < AT_THE_LIMIT) | (shifted > 1 - AT_THE_LIMIT)
-    suspects = np.flatnonzero(limits.reshape(-1, 3).any(axis=1))
+    limits = np.abs(shifted - np.float32(0.5)) > 0.5 - AT_THE_LIMIT
+    suspects = np.flatnonzero(limits[:, 0] | limits[:, 1] | limits[:, 2])
     if len(suspects):
         lab = rgb_to_lab(shifted[suspects][None])[0]
         after[suspects] = lab[:, 0]
-        clipped[suspects] = (np.abs(lab - wanted[suspects]) > CLIP_TOLERANCE).any(axis=1)
+        moved = np.abs(lab - wanted[suspects]) > CLIP_TOLERANCE
+        clipped[suspects] = moved[:, 0] | moved[:, 1] | moved[:, 2]
     return after, clipped
 
 
@@ -132,12 +142,20 @@ def match_meanstd(values: FloatImage, source: Statistics, reference: Statistics,
 def match_hist(values: FloatImage, source: Statistics, reference: Statistics, channel: int) -> FloatImage:
     """Map N ``values`` of a channel so that ``source``, a part of them, gets the distribution of ``reference``.
 
-    The distributions are tables of 1,025 quantiles, linear in between.
+    As scikit-image's ``match_histograms``, with values rounded to 1/64.
     """
-    rank = np.interp(values, source.quantiles[channel], QUANTILES)
-    return np.interp(rank, QUANTILES, reference.quantiles[channel]).astype(np.float32)
+    own, wanted = source.distributions[channel], reference.distributions[channel]
+    matched = np.interp(own.share, wanted.share, wanted.values)
+    table = np.interp(GRID, own.values, matched).astype(np.float32)
+    return table.take(_bins(values))
 
 
-def _quantiles(values: FloatImage) -> FloatImage:
-    places = QUANTILES * (len(values) - 1)
-    return np.interp(places, np.arange(len(values)), np.sort(values)).astype(np.float32)
+def _distribution(values: FloatImage) -> Distribution:
+    counts = np.bincount(_bins(values), minlength=len(GRID))
+    bins = np.flatnonzero(counts)
+    return Distribution(GRID[bins], (np.cumsum(counts[bins]) / len(values)).astype(np.float32))
+
+
+def _bins(values: FloatImage) -> NDArray[np.int32]:
+    """The place in ``GRID`` of each value."""
+    return np.rint((values - GRID[0]) * STEPS).astype(np.int32)
