@@ -83,7 +83,11 @@ def test_bins_weight_to_the_overall_difference(pair: Pair) -> None:
     for mine in (lambda one: one.mse.mean, lambda one: one.psnr, lambda one: one.lpips, lambda one: one.better1):
         weighted = statistics.weighted_mean(np.array([mine(one) for one in bins]), counts)
         assert weighted == pytest.approx(mine(overall))
-    assert overall.mse.mean == pytest.approx((pair.predicted.mse - pair.true.mse).mean())
+    difference = pair.predicted.mse - pair.true.mse
+    assert overall.mse.mean == pytest.approx(difference.mean())
+    for one in bins:
+        inside = np.floor(10 * pair.true.area_fraction) == int(one.label.split("-")[0]) / 10
+        assert (one.count, one.mse.mean) == (inside.sum(), pytest.approx(difference[inside].mean()))
 
 
 def test_better_and_worse_are_counted_beyond_1(pair: Pair) -> None:
