@@ -104,12 +104,9 @@ def coco_exp(
     workers: Annotated[int, typer.Option(min=1, help="Ray workers; the bytes do not depend on it")] = 1,
 ) -> None:
     """Make COCO-Exp composites: the luminance of an object matched to another of its category."""
-    from nrh_dist.launch.generate import generate
-    from nrh_dist.launch.session import connect
+    from nrh_dist.workflows.coco_exp import make
 
-    if workers > 1:
-        connect(say)
-    generate(images, annotations, out, count, seed, method, channels, format, split, workers, say)
+    make(images, annotations, out, count, seed, method, channels, format, split, workers, say)
 
 
 @app.command(epilog="Example: nrh pretrain stage=equivariance preset=tiny data.root=sample/iharmony4")
@@ -192,6 +189,20 @@ def report_verb(
     from nrh_dist.report.html import write
 
     say(f"open {write(evaluations, out, against)}")
+
+
+@app.command(epilog="Example: nrh bench generate")
+def bench(
+    name: Annotated[str, typer.Argument(help="What to measure: generate, or all")],
+    images: Annotated[Path | None, typer.Option(help="Folder of COCO photos; default: sample data")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="Their COCO instances JSON")] = None,
+    count: Annotated[int, typer.Option(min=20, help="How many pairs")] = 1000,
+    out: Annotated[Path | None, typer.Option(help="JSON to write; default: bench-<machine>.json")] = None,
+) -> None:
+    """Measure the speed of the parts, each as a ratio against a peer that runs in turns with it."""
+    from nrh_dist.workflows.bench import Input, run
+
+    run(name, Input(images, annotations, count), out, say)
 
 
 def main(arguments: list[str] | None = None) -> None:
