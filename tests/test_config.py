@@ -28,6 +28,16 @@ def test_paper_preset_is_the_papers():
     assert config.load(None, ["model.name=ptc_att_dih"]).model.fusion_width == 512
 
 
+def test_a_stage_has_defaults_of_its_own():
+    """Adam 1e-4 with cosine restarts, as the detector's authors; preset, file and words beat them."""
+    first = config.load(None, ["model.name=ptc", "stage=equivariance"])
+    assert (first.optim.lr, first.optim.schedule, first.model.freeze) == (1e-4, "cosine_restarts", "none")
+    assert config.load(None, ["model.name=ptc", "stage=equivariance", "optim.lr=0.01"]).optim.lr == 0.01
+    second = config.load(None, ["model.name=ptc", "stage=thresholds"])
+    assert (second.optim.lr, second.optim.schedule, second.model.freeze) == (1e-3, "constant", "encoder")
+    assert second.data.transforms == ["exposure"]
+
+
 @pytest.mark.parametrize("name", ["dih_m", "dih_nm", "two_stage", "ptc_dih", "ptc_att_dih", "gated"])
 @pytest.mark.parametrize("preset", ["paper", "tiny"])
 def test_dump_loads_to_the_same(tmp_path, name, preset):
@@ -52,6 +62,11 @@ def test_dump_loads_to_the_same(tmp_path, name, preset):
         ("train.batch_size=0", "at least 1"),
         ("data.size=100", "64, 128, 256"),
         ("data.val_fraction=1", r"\[0, 1\)"),
+        ("data.transforms=[]", "one or more of exposure, white_balance, saturation, contrast"),
+        ("data.transforms=[exposure,blur]", r"\[exposure,blur\]: data.transforms must be one or more"),
+        ("data.transforms=[exposure,exposure]", "each once"),
+        ("data.transform_stops=0", "above 0"),
+        ("data.thresholds=t.csv", "nrh pretrain only"),
         ("model.width=0", "1.0 is the paper"),
         ("model.freeze=half", "encoder_until:N"),
         ("model.freeze=encoder_until:14", "1 to 13"),

@@ -16,7 +16,6 @@ from nrh_dist import config as configuration
 from nrh_dist.data import thresholds
 from nrh_dist.data.layouts import Source
 from nrh_dist.data.pack import Pack, cached_pack, open_pack
-from nrh_dist.data.pairs import MIN_AREA_FRACTION
 from nrh_dist.data.samples import is_held_out
 from nrh_dist.engine import rundir
 from nrh_dist.engine.assemble import new_model
@@ -70,11 +69,11 @@ def find_pack(config: Config, say: Say) -> Path:
 def split_rows(pack: Pack, config: Config) -> tuple[np.ndarray, np.ndarray]:
     """Train and validation rows of the pack's training split, separated by photo group.
 
-    The detector learns nothing from objects under 1 % of their photo: they are left out.
+    For the detector, empty masks are left out: there is nothing to shift.
     """
     rows = pack.rows("train")
     if config.stage != "harmonisation":
-        rows = rows[pack.area_fractions[rows] >= MIN_AREA_FRACTION]
+        rows = rows[pack.area_fractions[rows] > 0]
     if config.data.drop_leaked:
         tested = _groups(pack, "test")
         rows = np.array([row for row in rows if pack.groups[row] not in tested], dtype=rows.dtype)
@@ -91,8 +90,8 @@ def split_rows(pack: Pack, config: Config) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _say_about_detector_data(pack: Pack, config: Config, used: int, say: Say) -> None:
-    tiny = len(pack.rows("train")) - used
-    say(f"{used} photos with a marked object" + (f"; {tiny} left out, whose object is under 1 %" if tiny else ""))
+    empty = len(pack.rows("train")) - used
+    say(f"{used} photos with a marked object" + (f"; {empty} left out, whose mask is empty" if empty else ""))
     if config.stage == "equivariance":
         return
     if config.data.thresholds:

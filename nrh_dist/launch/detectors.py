@@ -15,7 +15,6 @@ from PIL import Image
 
 from nrh_dist.data import thresholds
 from nrh_dist.data.pack import RESIZE, Pack
-from nrh_dist.data.pairs import MIN_AREA_FRACTION
 from nrh_dist.engine import agreement, detection, results
 from nrh_dist.engine.detection import OFFSETS, PICTURED, Curves, DetectorScorer
 from nrh_dist.engine.files import write_json
@@ -34,8 +33,8 @@ THRESHOLD_COLUMNS = (
 )
 OFFSET_COLUMNS = ("run", "transform", "offset_stops", "images", "detection_rate", "iou", "soft_f1", "mean_probability")
 PROTOCOL = {
-    "stop": "exposure: a gain of 2 on L of CIE Lab; saturation: on a and b; contrast: on the distance to the mean of L; "
-    "white balance: of red over blue in linear light",
+    "stop": "exposure: a gain of 2 on L of CIE Lab; saturation: on a and b; contrast: on the distance to the mean L; "
+    "white balance: on red over blue in linear light",
     "predicted threshold": "per sign, scan of 0..1 stop in steps of 0.02: first crossing of mean in-mask probability "
     "0.5, interpolated; never crossed: 1.0 and counted; nothing is tuned on the photos scored here",
     "error": "mean absolute difference of predicted and human threshold in stops; both: the mean of the two signs",
@@ -43,9 +42,9 @@ PROTOCOL = {
     "interval": f"95 %, bootstrap over photos, {agreement.DRAWS} draws",
     "rank correlation": "Spearman's, of predicted and human thresholds; both: the mean of the two signs",
     "detection rate": "share of images with mean in-mask probability of the right sign >= 0.5; at 0: of either sign",
-    "iou": "of the pixels whose likeliest class is the shift's sign with the mask; mean over images",
-    "soft_f1": "2 sum(p m) / (sum p + sum m) of the shift's sign with the mask; mean over images",
-    "objects": f"those of at least {MIN_AREA_FRACTION:.0%} of their photo",
+    "IoU": "of the pixels whose likeliest class is the shift's sign with the mask; mean over images",
+    "soft F1": "2 sum(p m) / (sum p + sum m) of the shift's sign with the mask; mean over images",
+    "objects": "all whose mask is not empty",
 }
 
 
@@ -62,11 +61,11 @@ def score(
     """Score detectors into ``folder``, against the human thresholds in ``csv``; returns the lines that sum it up.
 
     The constant is the median of the thresholds of the training photos of the same data, else the published means.
-    ``UserError`` where every object is tiny or ``csv`` does not fit.
+    ``UserError`` where every mask is empty or ``csv`` does not fit.
     """
-    rows = rows[pack.area_fractions[rows] >= MIN_AREA_FRACTION]
+    rows = rows[pack.area_fractions[rows] > 0]
     if not len(rows):
-        raise UserError(f"no object of at least {MIN_AREA_FRACTION:.0%} of its photo is in {pack.root}")
+        raise UserError(f"all masks in {pack.root} are empty: there is nothing to detect")
     human = thresholds.read(csv, pack.names) if csv else np.full((len(pack), 2), np.nan)
     constant = agreement.constant_of(human[pack.rows("train")])
     say(f"scanning {len(found)} detector(s) over {len(rows)} photos at {pack.size} px with {actors} actor(s)")

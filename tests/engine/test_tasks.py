@@ -63,7 +63,7 @@ def test_clean_samples_show_the_real_photo_with_an_empty_mask(pack):
 @pytest.mark.parametrize("stage", ["equivariance", "thresholds"])
 def test_pretraining_losses_do_not_depend_on_the_batch(pack, stage):
     one = configured("x", "model.name=ptc", f"stage={stage}")
-    model, task = new_model(one, lambda _: None).eval(), task_of(one)
+    model, task = new_model(one, lambda _: None).eval(), task_of(one, pack)
     whole = task.evaluate(model, gather(pack, np.arange(5), "cpu"))
     assert set(whole) == set(task.metrics)
     for rows in ([0, 1], [2, 3, 4], [4]):

@@ -1,0 +1,117 @@
+"""The scan of a detector: thresholds of known curves, and an oracle whose every number can be computed by hand."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from nrh_dist.data.layouts import Source, index
+from nrh_dist.data.pack import write_pack
+from nrh_dist.engine import detection
+from nrh_dist.engine.detection import OFFSETS, ZERO, DetectorScorer, predicted_threshold
+from nrh_dist.engine.score import Entry
+
+GREY = 119  # L = 50.0
+SIDE = 64
+
+
+class Oracle(nn.Module):
+    """Sees that a pixel's grey is not GREY, with logits that cross 0.5 at +-``LIMIT`` stops; at 7/8 of the size."""
+
+    LIMIT = 0.31
+    HEIGHTS = 56
+
+    def forward(self, image):
+        grey = nn.functional.interpolate(image.mean(dim=1, keepdim=True), size=self.HEIGHTS, mode="area")
+        light = torch.where(grey > -2, ((grey + 1) / 2 * 255), grey)
+        stops = torch.log2(lightness(light).clamp(min=1e-3) / lightness(torch.tensor(float(GREY))))
+        none = torch.zeros_like(stops)
+        return torch.cat([200 * (-stops - self.LIMIT), 200 * (stops - self.LIMIT), none], dim=1)
+
+
+def lightness(level):
+    """L of CIE Lab of a grey of 0..255."""
+    c = level / 255
+    y = torch.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    return torch.where(y > (6 / 29) ** 3, 116 * y.clamp(min=0) ** (1 / 3) - 16, 903.3 * y)
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    """Ten grey photos, each with a square object of 32 x 32 px."""
+    root = tmp_path_factory.mktemp("grey") / "data"
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[16:48, 8:40] = 255
+    for name in "abcdefghij":
+        for kind, pixels in (("images", np.full((SIDE, SIDE, 3), GREY, np.uint8)), ("masks", mask)):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(root / kind / f"{name}.png")
+    return write_pack(index(Source(root)), root.parent / "pack", SIDE, 1, lambda _: None)
+
+
+@pytest.fixture
+def scorer(pack, monkeypatch, tmp_path):
+    monkeypatch.setattr(detection, "trained_model", lambda path: (Oracle(), {}))
+    monkeypatch.setattr(detection, "transforms_of", lambda entry: ["exposure", "white_balance"])
+    return DetectorScorer(pack.root, [Entry("oracle", "ptc", tmp_path, SIDE)], torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("curve", "threshold", "never"),
+    [
+        (np.linspace(0, 1, 51), 0.5, False),
+        (np.linspace(0.6, 1, 51), 0.0, False),
+        (np.linspace(0, 0.49, 51), 1.0, True),
+        (np.where(np.arange(51) >= 50, 0.5, 0.0), 1.0, False),
+        (np.where(np.arange(51) >= 11, 0.8, 0.2), 0.21, False),
+        (np.where((np.arange(51) >= 11) & (np.arange(51) < 13), 0.8, 0.2), 0.21, False),  # the first crossing counts
+    ],
+)
+def test_the_threshold_is_the_first_crossing(curve, threshold, never):
+    found, never_crossed = predicted_threshold(curve)
+    assert found == pytest.approx(threshold, abs=1e-9)
+    assert never_crossed == never
+
+
+def test_an_oracle_is_measured_as_it_is(scorer, pack):
+    for (curves,) in scorer.score(np.array([3, 7])):
+        (negative, never_negative), (positive, never_positive) = detection.predicted_thresholds(curves)
+        # The mean over the mask includes its resized edge, where a shift is half as large.
+        assert negative == pytest.approx(Oracle.LIMIT, abs=0.025) and positive == pytest.approx(Oracle.LIMIT, abs=0.025)
+        assert not never_negative and not never_positive
+        assert np.isnan(curves.iou[:, ZERO]).all() and np.isnan(curves.soft_f1[:, ZERO]).all()
+        exposure = curves.iou[0]
+        assert exposure[0] > 0.85 and exposure[-1] > 0.85
+        assert exposure[ZERO - 10] == exposure[ZERO + 10] == 0
+        assert curves.soft_f1[0][-1] > 0.85 > 0.2 > curves.soft_f1[0][ZERO + 10]
+        rates = detection.detected(curves)[0]
+        assert rates[OFFSETS <= -0.36].all() and rates[OFFSETS >= 0.36].all()
+        assert not rates[np.abs(OFFSETS) <= 0.28].any()
+        balance = detection.detected(curves)[1]
+        assert not balance[np.abs(OFFSETS) < 0.5].any(), "white balance hardly moves a grey's lightness"
+
+
+def test_the_probability_is_that_of_the_shifts_sign(scorer):
+    (curves,) = scorer.score(np.array([0]))[0]
+    means = detection.mean_probability(curves)[0]
+    np.testing.assert_array_equal(means[:ZERO], curves.probability[0, :ZERO, detection.NEGATIVE])
+    np.testing.assert_array_equal(means[ZERO + 1 :], curves.probability[0, ZERO + 1 :, detection.POSITIVE])
+    assert means[ZERO] == curves.probability[0, ZERO].max()
+    assert means[0] > 0.9 and means[-1] > 0.9 and means[ZERO] < 0.1
+
+
+def test_rows_do_not_depend_on_their_company(scorer):
+    together = scorer.score(np.array([2, 5]))
+    alone = scorer.score(np.array([5]))
+    np.testing.assert_array_equal(together[1][0].probability, alone[0][0].probability)
+
+
+def test_pictures_show_negative_in_red_and_positive_in_green(scorer, pack):
+    pictures = scorer.render(1)
+    assert [image.shape for image in pictures["shifted"]] == [(SIDE, SIDE, 3)] * 5
+    darker, slightly, same, _, brighter = pictures["detected"]["oracle"]
+    assert darker[32, 24].tolist() == [255, 0, 0] and brighter[32, 24].tolist() == [0, 255, 0]
+    assert same.max() == slightly.max() == 0
+    assert darker[32, 55].tolist() == [0, 0, 0], "outside the object"
+    np.testing.assert_array_equal(pictures["shifted"][2], pack.reals[1])
