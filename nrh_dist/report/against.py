@@ -58,7 +58,7 @@ def by_model(found: Sequence[Pair], left_out: int) -> Table:
         before, now = np.array([(pair.before, pair.now) for pair in found if pair.model == model]).T
         shares = [float((before - now > WORSE1).mean() * 100), float((now - before > WORSE1).mean() * 100)]
         values = [len(now), mean(before), mean(now), percent(mean(now), mean(before)), *shares]
-        rows.append(Row(paper.LABELS.get(model, model), values, "", model))
+        rows.append(Row(_label(model), values, "", model))
     notes = ["Several runs of one model are averaged per image."]
     if left_out:
         notes.append(f"{left_out:,} images were left out: the error of their input differs, so they are other images.")
@@ -78,13 +78,18 @@ def by_image(found: Sequence[Pair], most: int | None = None) -> Table:
         if most is not None:
             improved = [pair for pair in ordered if pair.now - pair.before < -WORSE1][:most]
             ordered = improved + [pair for pair in ordered if pair.now - pair.before > WORSE1][-most:]
-        label = paper.LABELS.get(model, model)
+        label = _label(model)
         rows += [
             Row(f"{pair.dataset}/{pair.name}", [pair.before, pair.now, pair.now - pair.before], label, model)
             for pair in ordered
         ]
     caption = "All images" if most is None else f"The images that changed most, at most {most} each way"
     return Table("against-images", caption, columns, rows)
+
+
+def _label(model: str) -> str:
+    name, comma, masks = model.partition(", ")
+    return paper.LABELS.get(name, name) + comma + masks
 
 
 def _by_image(evaluations: Iterable[Evaluation]) -> dict[tuple[str, str, str], tuple[float, float]]:

@@ -193,6 +193,8 @@ def test_against_keeps_the_true_masks_of_two_stage_apart(tmp_path: Path) -> None
     pairs, _ = against.pairs([now], before)
     assert {pair.model for pair in pairs} == {"dih_m"}
     assert all(pair.now == pair.before for pair in pairs)
+    pairs, _ = against.pairs([now], now)
+    assert [row.label for row in against.by_model(pairs, 0).rows] == ["DIH-M", "DIH-M, true masks", "Two-stage"]
 
 
 def test_against_needs_the_same_size(tmp_path: Path) -> None:
