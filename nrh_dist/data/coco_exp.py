@@ -39,7 +39,7 @@ JPEG_OPTIONS = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
 PHOTO_OPTIONS = {"jpeg": JPEG_OPTIONS, "png": (*PNG_OPTIONS, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB)}
 MASK_OPTIONS = (*PNG_OPTIONS, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
-REMEMBERED = {"meanstd": 50_000, "hist": 1_000}  # objects whose statistics a worker keeps: 30 MB at most
+REMEMBERED = {"meanstd": 50_000, "hist": 200}  # objects whose statistics a worker keeps: some 30 MB
 COLUMNS = (
     *("composite", "split", "category", "photo_id", "annotation_id", "reference_photo_id", "reference_annotation_id"),
     *("area_fraction", "shift_stops", "sub_threshold", "clipped_share", "mse", "method", "channels", "seed"),
@@ -161,7 +161,7 @@ class Maker:
         return self._read(instance).region.statistics if known is None else known
 
     def _read(self, instance: Instance, photo: NDArray[np.uint8] | None = None) -> _Object:
-        found = _read(instance, _read_photo(instance) if photo is None else photo, self._settings.method)
+        found = _read(instance, _read_photo(instance) if photo is None else photo, self._settings)
         self._statistics[instance.annotation_id] = found.region.statistics
         if len(self._statistics) > REMEMBERED[self._settings.method]:
             del self._statistics[next(iter(self._statistics))]
@@ -250,7 +250,7 @@ def _manifest_row(pair: Pair, outcome: Outcome, settings: Settings, composite: s
     }
 
 
-def _read(instance: Instance, photo: NDArray[np.uint8], method: Method) -> _Object:
+def _read(instance: Instance, photo: NDArray[np.uint8], settings: Settings) -> _Object:
     try:
         mask = decode_mask(instance.segmentation, instance.height, instance.width)
     except UserError as error:
@@ -258,7 +258,7 @@ def _read(instance: Instance, photo: NDArray[np.uint8], method: Method) -> _Obje
     area_fraction = cv2.countNonZero(mask) / mask.size
     if area_fraction < MIN_AREA_FRACTION:
         raise _Rejected("tiny" if area_fraction else "empty")
-    pixels = region(photo, mask, method)
+    pixels = region(photo, mask, settings.method, settings.channels)
     if pixels.statistics.deviation[0] < MIN_DEVIATION:
         raise _Rejected("flat")
     return _Object(photo, mask, pixels, area_fraction)

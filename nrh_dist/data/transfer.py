@@ -18,8 +18,6 @@ Channels = Literal["l", "lab"]
 
 OBJECT_LEVEL = 128  # a mask value from here on counts as object
 RATIO_LIMIT = 3.0  # bound on the ratio of deviations, both ways: beyond it noise is blown up or texture ironed out
-STEPS = 64  # a unit of Lab, to which ``hist`` rounds
-GRID: FloatImage = (np.arange(-128 * STEPS, 128 * STEPS + 1) / STEPS).astype(np.float32)
 CLIP_TOLERANCE = 0.5  # in units of Lab: above rounding, below what can be seen
 AT_THE_LIMIT = 1e-3  # a channel of sRGB this near to 0 or 1 may have been clipped; others cannot
 
@@ -32,7 +30,7 @@ class Distribution(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Of an object's Lab: ``mean`` and ``deviation``: 3 values each; one distribution a channel, for ``hist`` only."""
+    """Of an object's Lab: ``mean`` and ``deviation``: 3 values each; for ``hist``, of each channel to be matched."""
 
     mean: NDArray[np.float64]
     deviation: NDArray[np.float64]
@@ -66,7 +64,7 @@ class Transfer(NamedTuple):
     clipped_share: float
 
 
-def region(photo: NDArray[np.uint8], mask: NDArray[np.uint8], method: Method) -> Region:
+def region(photo: NDArray[np.uint8], mask: NDArray[np.uint8], method: Method, channels: Channels) -> Region:
     """The pixels of an HxWx3 photo under its HxW mask of 0..255, of which at least one is 128 or more."""
     _, top, _, height = cv2.boundingRect(mask)
     where = np.flatnonzero(mask[top : top + height] != 0) + top * mask.shape[1]
@@ -74,14 +72,15 @@ def region(photo: NDArray[np.uint8], mask: NDArray[np.uint8], method: Method) ->
     pixels = photo.reshape(-1, 3).take(where, axis=0)
     lab = pixels_to_lab(pixels)
     inside = levels >= OBJECT_LEVEL
-    measured = statistics(lab if inside.all() else lab[inside], method)
+    measured = statistics(lab if inside.all() else lab[inside], method, channels)
     return Region(where, pixels, levels / np.float32(255), lab, inside, measured)
 
 
-def statistics(lab: FloatImage, method: Method) -> Statistics:
-    """What ``method`` has to know of an object's Mx3 Lab."""
+def statistics(lab: FloatImage, method: Method, channels: Channels) -> Statistics:
+    """What ``method`` has to know of an object's Mx3 Lab to match these ``channels``."""
     mean, deviation = cv2.meanStdDev(lab[None])
-    distributions = tuple(_distribution(channel) for channel in lab.T) if method == "hist" else ()
+    described = lab.T[: len(channels)] if method == "hist" else ()
+    distributions = tuple(_distribution(channel) for channel in described)
     return Statistics(mean[:, 0].astype(np.float64), deviation[:, 0].astype(np.float64), distributions)
 
 
@@ -94,7 +93,7 @@ def transfer(photo: NDArray[np.uint8], target: Region, reference: Statistics, ch
     """
     match = match_hist if reference.distributions else match_meanstd
     wanted = target.lab.copy()
-    for channel in range(1 if channels == "l" else 3):
+    for channel in range(len(channels)):
         wanted[:, channel] = match(target.lab[:, channel], target.statistics, reference, channel)
     bounded = wanted.copy()
     np.clip(wanted[:, 0], 0, 100, out=bounded[:, 0])
@@ -142,20 +141,15 @@ def match_meanstd(values: FloatImage, source: Statistics, reference: Statistics,
 def match_hist(values: FloatImage, source: Statistics, reference: Statistics, channel: int) -> FloatImage:
     """Map N ``values`` of a channel so that ``source``, a part of them, gets the distribution of ``reference``.
 
-    As scikit-image's ``match_histograms``, with values rounded to 1/64.
+    The rank of a value is the share of pixels up to it, linear between the values that occur, as in scikit-image's
+    ``match_histograms``.
     """
     own, wanted = source.distributions[channel], reference.distributions[channel]
     matched = np.interp(own.share, wanted.share, wanted.values)
-    table = np.interp(GRID, own.values, matched).astype(np.float32)
-    return table.take(_bins(values))
+    return np.interp(values, own.values, matched).astype(np.float32)
 
 
 def _distribution(values: FloatImage) -> Distribution:
-    counts = np.bincount(_bins(values), minlength=len(GRID))
-    bins = np.flatnonzero(counts)
-    return Distribution(GRID[bins], (np.cumsum(counts[bins]) / len(values)).astype(np.float32))
-
-
-def _bins(values: FloatImage) -> NDArray[np.int32]:
-    """The place in ``GRID`` of each value."""
-    return np.rint((values - GRID[0]) * STEPS).astype(np.int32)
+    ordered = np.sort(values)
+    last = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)  # of each run of equal values
+    return Distribution(ordered[last], ((last + 1) / len(ordered)).astype(np.float32))

@@ -51,6 +51,11 @@ def generate(
     _check_photos(objects, images)
     pairs = candidate_pairs(objects)
     say(f"{len(objects)} objects ({_counts(left_out)} left out), {pairs} candidate pairs")
+    if not pairs:
+        raise UserError(
+            f"{annotations} gives no pair of objects: two photos with an object of one category are needed, no crowds "
+            "and each at least 1 % of its photo"
+        )
     if count > pairs:
         raise UserError(f"count={count}: these annotations give {pairs} candidate pairs; ask for fewer")
     if workers > 1:

@@ -1,5 +1,6 @@
 """The peer of the COCO-Exp generator: the way one would write it first, for one composite at a time."""
 
+import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from importlib.util import find_spec
@@ -35,8 +36,11 @@ def make_all(pairs: Sequence[Pair], coco: Any, out: Path) -> None:
         source, wanted = lab[..., 0][mask > 0], reference_lab[..., 0][reference_mask > 0]
         ratio = np.clip(wanted.std() / source.std(), 1 / 3, 3)
         lab[..., 0] = np.clip((lab[..., 0] - source.mean()) * ratio + wanted.mean(), 0, 100)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of colours that sRGB does not have
+            shifted = lab2rgb(lab)
         weight = mask[..., None]
-        composite = weight * lab2rgb(lab) + (1 - weight) * (photo / 255)
+        composite = weight * shifted + (1 - weight) * (photo / 255)
         Image.fromarray(np.rint(composite * 255).astype(np.uint8)).save(out / f"{pair.composite_name}.png")
 
 
