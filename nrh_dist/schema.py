@@ -147,7 +147,7 @@ STAGES: dict[str, dict[str, Any]] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "tiny": {
-        "model": {"width": 0.25},
+        "model": {"width": 0.25, "dropout": False},  # SpatialDropout would leave the last layer 4 channels
         "data": {"size": 64, "val_fraction": 0.1},
         "train": {"epochs": 5, "batch_size": 16, "checkpoint_steps": 200},
     },

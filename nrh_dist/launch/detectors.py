@@ -48,25 +48,33 @@ PROTOCOL = {
 }
 
 
+def with_objects(pack: Pack, rows: np.ndarray) -> np.ndarray:
+    """The rows whose mask is not empty. ``UserError`` where there are none."""
+    kept = rows[pack.area_fractions[rows] > 0]
+    if not len(kept):
+        raise UserError(f"all masks in {pack.root} are empty: there is nothing to detect")
+    return kept
+
+
+def human_thresholds(path: Path | None, pack: Pack) -> np.ndarray:
+    """Those of each sample in stops, N x 2, nan where the file has none. ``UserError`` like ``thresholds.read``."""
+    return thresholds.read(path, pack.names) if path else np.full((len(pack), 2), np.nan)
+
+
 def score(
     found: list[Entry],
     pack: Pack,
     rows: np.ndarray,
-    csv: Path | None,
+    human: np.ndarray,
     actors: int,
     about: dict[str, Any],
     folder: Path,
     say: Say,
 ) -> list[str]:
-    """Score detectors into ``folder``, against the human thresholds in ``csv``; returns the lines that sum it up.
+    """Score detectors into ``folder``, against the ``human`` thresholds of all samples; returns lines that sum it up.
 
     The constant is the median of the thresholds of the training photos of the same data, else the published means.
-    ``UserError`` where every mask is empty or ``csv`` does not fit.
     """
-    rows = rows[pack.area_fractions[rows] > 0]
-    if not len(rows):
-        raise UserError(f"all masks in {pack.root} are empty: there is nothing to detect")
-    human = thresholds.read(csv, pack.names) if csv else np.full((len(pack), 2), np.nan)
     constant = agreement.constant_of(human[pack.rows("train")])
     say(f"scanning {len(found)} detector(s) over {len(rows)} photos at {pack.size} px with {actors} actor(s)")
     with scoring.open_pool(DetectorScorer, pack, found, actors, say) as pool:

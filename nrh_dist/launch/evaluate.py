@@ -57,9 +57,11 @@ def evaluate(
     if session.is_local():
         scoring.require_actors(actors, say)
     pack = scoring.open_data(Source(data, annotations), found, say)
-    rows = pack.rows("train" if annotations else split)
+    rows = np.arange(len(pack)) if annotations else pack.rows(split)
     if not len(rows):
         raise UserError(f"the {split} list of {data} is empty: nothing to score; see --split")
+    if is_of_detectors:
+        rows, human = detectors.with_objects(pack, rows), detectors.human_thresholds(thresholds, pack)
     with scoring.staged(out) as folder:
         session.connect(say)
         scoring.require_actors(actors, say)
@@ -67,12 +69,12 @@ def evaluate(
             "schema": 1,
             "size": pack.size,
             "data": str(data),
-            "split": split,
+            "split": annotations.stem if annotations else split,
             "pack": pack.digest,
             "checkpoints": [scoring.described(entry) for entry in found if entry.path],
         }
         if is_of_detectors:
-            lines = detectors.score(found, pack, rows, thresholds, actors, about, folder, say)
+            lines = detectors.score(found, pack, rows, human, actors, about, folder, say)
         else:
             lines = _score(found, pack, rows, actors, about, folder, say)
     for line in lines:

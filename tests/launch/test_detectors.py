@@ -141,18 +141,7 @@ def test_the_report_reads_it(evaluation, tmp_path):
     assert "constant" in page
 
 
-def test_without_human_thresholds_only_the_curves_are_there(runs, photos, tmp_path):
-    said: list[str] = []
-    out = evaluate([runs["detector"]], photos, "test", 1, tmp_path / "e", said.append)
-    summary = json.loads((out / "summary.json").read_text())
-    assert summary["human"]["photos"] == 0
-    assert summary["human"]["constant"]["source"] == "published means"
-    assert summary["detectors"][0]["thresholds"][2]["error"] is None
-    assert any("no human thresholds for these" in line for line in said)
-    assert "cannot be said" in write([out], tmp_path / "report").read_text()
-
-
-def test_coco_photos_are_scored_whole(runs, photos, tmp_path):
+def test_coco_photos_are_scored_whole_and_without_human_thresholds_only_the_curves_are_there(runs, photos, tmp_path):
     square = [[10, 10, 50, 10, 50, 50, 10, 50]]
     ids = range(1, 6)
     annotations = tmp_path / "instances.json"
@@ -167,8 +156,15 @@ def test_coco_photos_are_scored_whole(runs, photos, tmp_path):
             }
         )
     )
-    out = evaluate([runs["detector"]], photos / "images", "test", 1, tmp_path / "e", silent, annotations)
+    said: list[str] = []
+    out = evaluate([runs["detector"]], photos / "images", "test", 1, tmp_path / "e", said.append, annotations)
     assert len(rows_of(out / "thresholds.csv")) == 5
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["human"]["photos"] == 0
+    assert summary["human"]["constant"]["source"] == "published means"
+    assert summary["detectors"][0]["thresholds"][2]["error"] is None
+    assert any("no human thresholds for these 5 photos" in line for line in said)
+    assert "cannot be said" in write([out], tmp_path / "report").read_text()
 
 
 def test_mistakes(runs, photos, tmp_path):
