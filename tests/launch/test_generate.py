@@ -110,6 +110,32 @@ def test_kill_9_and_a_second_call_give_the_same_bytes(make, coco_folder, tmp_pat
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
+def test_kill_9_of_a_driver_with_two_ray_workers(make, coco_folder, tmp_path, ray_session):
+    make(tmp_path / "whole", count=90)
+    annotations = coco_folder / "annotations/instances_train2017.json"
+    code = (
+        "import time; from pathlib import Path\n"
+        "from slow_maker import SlowMaker; from nrh_dist.launch import generate, makers\n"
+        "makers.Maker, makers.CHUNK = SlowMaker, 4\n"
+        f"generate.generate(*map(Path, {[str(coco_folder / 'train2017'), str(annotations)]}), "
+        f"Path({str(tmp_path / 'killed')!r}), 90, 1, workers=2)"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, env=environment)
+    log = tmp_path / "killed/COCOExp/candidates_test.jsonl"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and len(log.read_text().splitlines()) > 9):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed/manifest.csv").exists()
+    make(tmp_path / "killed", count=90, workers=2)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
 def test_a_second_split_joins_the_first(make, tmp_path):
     make(tmp_path, count=10, split="train")
     before = contents(tmp_path)

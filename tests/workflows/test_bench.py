@@ -1,0 +1,61 @@
+"""``nrh bench``: each part on small data, and the refusals."""
+
+import json
+from pathlib import Path
+
+import pytest
+from test_cli import mistake, nrh
+
+from nrh_dist.data import coco
+from nrh_dist.data.pairs import eligible
+from nrh_dist.workflows import bench, bench_generate, made_up, measure, naive
+
+
+def test_the_made_up_annotations_have_the_shape_of_cocos(tmp_path):
+    made_up.write(tmp_path / "a.json", images=400, annotations=3000)
+    instances = coco.load(tmp_path / "a.json")
+    assert (len(instances.images), len(instances.annotations), len(instances.categories)) == (400, 3000, 80)
+    assert 470 < (tmp_path / "a.json").stat().st_size / 3000 < 620  # bytes an annotation; COCO's own has 546
+    objects, left_out = eligible(instances, Path("photos"))
+    assert 0.35 < len(objects) / 3000 < 0.6
+    assert left_out["crowd"] > 10
+    assert 20 < sum(one.segmentation.count(b",") + 1 for one in objects) / len(objects) / 2 < 40  # points
+    assert len(naive.open_annotations(tmp_path / "a.json").anns) == 3000
+
+
+@pytest.mark.slow
+def test_generate_measures_everything_on_sample_data(capsys, tmp_path, monkeypatch, ray_session):
+    full_size = made_up.write
+    monkeypatch.setattr(made_up, "write", lambda path: full_size(path, 3000, 120_000))
+    monkeypatch.setattr(bench_generate, "PAPER_COUNT", 1000)
+    code, said, _ = nrh(capsys, "bench", "generate", "--count", "20", "--out", str(tmp_path / "bench.json"))
+    assert code == 0
+    found = {figure["name"]: figure for figure in json.loads((tmp_path / "bench.json").read_text())["figures"]}
+    assert [*found] == ["speed", "speed (PNG)", "scaling to two workers", "loading annotations", "memory"]
+    assert found["speed"]["target"] == 20 and found["speed"]["ratio"] > 2
+    assert found["scaling to two workers"]["target"] == 0.9
+    assert found["loading annotations"]["target"] == 5 and found["loading annotations"]["ratio"] > 3
+    assert "MiB a worker" in found["memory"]["note"]
+    assert said.count("reached") == 3
+
+
+def test_all_runs_every_bench(tmp_path, monkeypatch):
+    figure = measure.figure("a", [1.0], None, "b", "seconds")
+    benches = {"one": lambda given, say: [figure], "two": lambda given, say: [figure] * given.count}
+    monkeypatch.setattr(bench, "BENCHES", benches)
+    given = bench.Input(None, None, 2)
+    assert len(bench.run("all", given, tmp_path / "a.json", print)) == 3
+    assert len(bench.run("one", given, tmp_path / "a.json", print)) == 1
+
+
+def test_mistakes(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "choose from generate, all" in mistake(capsys, "bench", "sleep")
+    assert "belong together" in mistake(capsys, "bench", "generate", "--images", ".")
+    assert "is a folder" in mistake(capsys, "bench", "generate", "--out", ".")
+    assert "--count" in mistake(capsys, "bench", "generate", "--count", "1")
+    (tmp_path / "a.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    assert "too few" in mistake(capsys, "bench", "generate", "--images", ".", "--annotations", "a.json")
+    monkeypatch.setattr(naive, "find_spec", lambda name: None)
+    assert "scikit-image" in mistake(capsys, "bench", "generate")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
