@@ -61,9 +61,12 @@ def lab_to_rgb(lab: FloatImage) -> FloatImage:
 
     A negative Z, which a dark and very yellow Lab would need, is taken for 0 on the axis of Lab, as in scikit-image.
     """
-    lab = np.array(lab, np.float32)
-    np.minimum(lab[..., 2], (lab[..., 0] + 16) * np.float32(200 / 116), out=lab[..., 2])
-    return np.clip(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB), 0, 1)
+    lab = np.asarray(lab, np.float32)
+    most = (lab[..., 0] + 16) * np.float32(200 / 116)  # the b at which Z is 0
+    if (lab[..., 2] > most).any():
+        lab = lab.copy()
+        np.minimum(lab[..., 2], most, out=lab[..., 2])
+    return cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)  # type: ignore[return-value]
 
 
 def luminance_shift_stops(before: NDArray[Any], after: NDArray[Any]) -> float:

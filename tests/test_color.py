@@ -46,6 +46,7 @@ def test_colours_out_of_range_are_clipped_as_by_the_oracle(rgb, gain):
     ours, twin = color.lab_to_rgb(lab), as_array(color.lab_to_rgb_t(as_tensor(lab)))
     is_negative = (lab[..., 0] + 16) / 116 - lab[..., 2] / 200 < 0  # the root of Z
     assert is_negative.any() == (gain < 1)
+    assert ours.min() == 0 and ours.max() <= 1
     assert np.abs(ours - oracle.lab2rgb(lab)).max() * 255 < 0.1
     assert np.abs(ours - twin).max() * 255 < 0.1
 

@@ -105,7 +105,8 @@ def decode_mask(segmentation: bytes, height: int, width: int) -> NDArray[np.uint
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools lags behind numpy's copy keyword
             column_wise = rle_codec.decode(rle_codec.merge(codes))
-        return cv2.transpose(column_wise.T) * np.uint8(255)
+        mask: NDArray[np.uint8] = cv2.transpose(column_wise.T)
+        return np.multiply(mask, 255, out=mask)
     except UserError:
         raise
     except Exception as error:  # pycocotools answers malformed input with errors of many types

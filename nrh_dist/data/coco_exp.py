@@ -30,6 +30,7 @@ from nrh_dist.data.transfer import Channels, Method, Region, Statistics, Transfe
 from nrh_dist.errors import UserError
 
 SUBSET = "COCOExp"
+SCRATCH = f"{SUBSET}/.partial"  # for files that are being written
 FOLDERS = ("composite_images", "masks", "real_images")
 SPLITS = ("train", "test")
 MANIFEST = "manifest.csv"
@@ -82,11 +83,11 @@ class Outcome:
 
 
 class Files(NamedTuple):
-    """The three files of a composite."""
+    """The paths of the three files of a composite."""
 
-    composite: Path
-    mask: Path
-    real: Path
+    composite: str
+    mask: str
+    real: str
 
 
 class _Rejected(Exception):
@@ -142,9 +143,9 @@ class Maker:
 
     def _write(self, pair: Pair, target: _Object, result: Transfer) -> None:
         files, settings = files_of(pair, self._settings, self._out), self._settings
-        if not files.real.exists():
+        if not os.path.exists(files.real):
             _write(files.real, _real_bytes(pair.target, target.photo, settings), self._out)
-        if not files.mask.exists():
+        if not os.path.exists(files.mask):
             _write(files.mask, cv2.imencode(".png", target.mask, MASK_OPTIONS)[1].data, self._out)
         _write(files.composite, _encode(result.composite, settings.format), self._out)
 
@@ -178,9 +179,9 @@ def files_of(pair: Pair, settings: Settings, out: Path) -> Files:
     composites, masks, reals = (f"{out}/{SUBSET}/{name}" for name in FOLDERS)
     extension = EXTENSIONS[settings.format]
     return Files(
-        composite=Path(f"{composites}/{pair.composite_name}{extension}"),
-        mask=Path(f"{masks}/{pair.mask_name}.png"),
-        real=Path(f"{reals}/{pair.real_name}{extension}"),
+        composite=f"{composites}/{pair.composite_name}{extension}",
+        mask=f"{masks}/{pair.mask_name}.png",
+        real=f"{reals}/{pair.real_name}{extension}",
     )
 
 
@@ -189,12 +190,12 @@ def prepare(out: Path) -> None:
     for name in FOLDERS:
         (out / SUBSET / name).mkdir(parents=True, exist_ok=True)
     clean_up(out)
-    _scratch(out).mkdir(exist_ok=True)  # a worker that outlived a killed driver may have made it anew
+    (out / SCRATCH).mkdir(exist_ok=True)  # a worker that outlived a killed driver may have made it anew
 
 
 def clean_up(out: Path) -> None:
     """Remove the folder of half-written files."""
-    shutil.rmtree(_scratch(out), ignore_errors=True)
+    shutil.rmtree(out / SCRATCH, ignore_errors=True)
 
 
 def listed_photos(out: Path, split: Split) -> set[str]:
@@ -205,7 +206,150 @@ def listed_photos(out: Path, split: Split) -> set[str]:
 def write_lists(made: Sequence[tuple[Pair, Outcome]], settings: Settings, out: Path) -> None:
     """Write the manifest and the two lists of the split; the other split and other sub-sets keep their lines."""
     split = settings.split
-    names = [files_of(pair, settings, out).composite.name for pair, _ in made]
+    names = [os.path.basename(files_of(pair, settings, out).composite) for pair, _ in made]
+    rows = [row for row in read_manifest(out) if row["split"] != split]
+    rows += [_manifest_row(pair, outcome, settings, name) for (pair, outcome), name in zip(made, names, strict=True)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: SPLITS.index(row["split"])))
+    _write(out / MANIFEST, text.getvalue().encode(), out)
+    shared = out / f"IHD_{split}.txt"
+    others = [line for line in _read_lines(shared) if not line.startswith(f"{SUBSET}/")]
+    _write(shared, _lines(others + [f"{SUBSET}/{FOLDERS[0]}/{name}" for name in names]), out)
+    _write(out / SUBSET / f"{SUBSET}_{split}.txt", _lines(names), out)
+
+
+def read_manifest(out: Path) -> list[dict[str, str]]:
+    """The rows of the manifest with the columns of ``COLUMNS``; none where there is no manifest yet."""
+    path = out / MANIFEST
+    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+
+
+def is_sub_threshold(outcome: Outcome) -> bool:
+    """Whether people would not notice the shift."""
+    return abs(outcome.shift_stops) < SUB_THRESHOLD_STOPS
+
+
+def _manifest_row(pair: Pair, outcome: Outcome, settings: Settings, composite: str) -> dict[str, str]:
+    return {
+        "composite": composite,
+        "split": settings.split,
+        "category": pair.target.category,
+        "photo_id": str(pair.target.photo_id),
+        "annotation_id": str(pair.target.annotation_id),
+        "reference_photo_id": str(pair.reference.photo_id),
+        "reference_annotation_id": str(pair.reference.annotation_id),
+        "area_fraction": f"{outcome.area_fraction:.6f}",
+        "shift_stops": f"{outcome.shift_stops:.6f}",
+        "sub_threshold": str(int(is_sub_threshold(outcome))),
+        "clipped_share": f"{outcome.clipped_share:.6f}",
+        "mse": f"{outcome.mse:.6f}",
+        "method": settings.method,
+        "channels": settings.channels,
+        "seed": str(settings.seed),
+    }
+
+
+def _read(instance: Instance, photo: NDArray[np.uint8], settings: Settings) -> _Object:
+    try:
+        mask = decode_mask(instance.segmentation, instance.height, instance.width)
+    except UserError as error:
+        raise UserError(f"annotation {instance.annotation_id}: {error}") from None
+    area_fraction = cv2.countNonZero(mask) / mask.size
+    if area_fraction < MIN_AREA_FRACTION:
+        raise _Rejected("tiny" if area_fraction else "empty")
+    pixels = region(photo, mask, settings.method, settings.channels)
+    if pixels.statistics.deviation[0] < MIN_DEVIATION:
+        raise _Rejected("flat")
+    return _Object(photo, mask, pixels, area_fraction)
+
+
+def _read_photo(instance: Instance) -> NDArray[np.uint8]:
+    photo = read_rgb(instance.photo)
+    if photo.shape[:2] != (instance.height, instance.width):
+        size, told = f"{photo.shape[1]}x{photo.shape[0]}", f"{instance.width}x{instance.height}"
+        raise ImageProblem(instance.photo, f"is {size} pixels, but its annotations are for {told}")
+    return photo
+
+
+def _real_bytes(instance: Instance, photo: NDArray[np.uint8], settings: Settings) -> Content:
+    """The untouched photo: a JPEG byte for byte when JPEG is asked for, else its pixels in the format asked for."""
+    if settings.format == "jpeg" and instance.photo.suffix.lower() in (".jpg", ".jpeg"):
+        return instance.photo.read_bytes()
+    return _encode(photo, settings.format)
+
+
+def _encode(photo: NDArray[np.uint8], format: Format) -> Content:
+    return cv2.imencode(EXTENSIONS[format], cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), PHOTO_OPTIONS[format])[1].data
+
+
+def _write(self, pair: Pair, target: _Object, result: Transfer) -> None:
+        files, settings = files_of(pair, self._settings, self._out), self._settings
+        if not os.path.exists(files.real):
+            _write(files.real, _real_bytes(pair.target, target.photo, settings), self._out)
+        if not os.path.exists(files.mask):
+            _write(files.mask, cv2.imencode(".png", target.mask, MASK_OPTIONS)[1].data, self._out)
+        _write(files.composite, _encode(result.composite, settings.format), self._out)
+
+    def _changed(self, instance: Instance) -> _Object:
+        """The object to change, with its photo."""
+        known = self._target
+        if known is None or known[0] != instance:
+            photo = known[1].photo if known and known[0].photo == instance.photo else None
+            self._target = known = (instance, self._read(instance, photo))
+        return known[1]
+
+    def _reference(self, instance: Instance) -> Statistics:
+        known = self._statistics.get(instance.annotation_id)
+        return self._read(instance).region.statistics if known is None else known
+
+    def _read(self, instance: Instance, photo: NDArray[np.uint8] | None = None) -> _Object:
+        found = _read(instance, _read_photo(instance) if photo is None else photo, self._settings)
+        self._statistics[instance.annotation_id] = found.region.statistics
+        if len(self._statistics) > REMEMBERED[self._settings.method]:
+            del self._statistics[next(iter(self._statistics))]
+        return found
+
+
+def work_order(pair: Pair) -> tuple[int, int]:
+    """The key that sorts pairs so that those of one photo, and of one object in it, follow each other."""
+    return pair.target.photo_id, pair.target.annotation_id
+
+
+def files_of(pair: Pair, settings: Settings, out: Path) -> Files:
+    """Where the three files of ``pair`` are, if it was not rejected."""
+    composites, masks, reals = (f"{out}/{SUBSET}/{name}" for name in FOLDERS)
+    extension = EXTENSIONS[settings.format]
+    return Files(
+        composite=f"{composites}/{pair.composite_name}{extension}",
+        mask=f"{masks}/{pair.mask_name}.png",
+        real=f"{reals}/{pair.real_name}{extension}",
+    )
+
+
+def prepare(out: Path) -> None:
+    """Make the folders of ``out``, without what an interrupted run left half-written."""
+    for name in FOLDERS:
+        (out / SUBSET / name).mkdir(parents=True, exist_ok=True)
+    clean_up(out)
+    (out / SCRATCH).mkdir(exist_ok=True)  # a worker that outlived a killed driver may have made it anew
+
+
+def clean_up(out: Path) -> None:
+    """Remove the folder of half-written files."""
+    shutil.rmtree(out / SCRATCH, ignore_errors=True)
+
+
+def listed_photos(out: Path, split: Split) -> set[str]:
+    """The stems of the real photos that the list of ``split`` names; empty without a list."""
+    return {name.rsplit("_", 2)[0] for name in _read_lines(out / SUBSET / f"{SUBSET}_{split}.txt")}
+
+
+def write_lists(made: Sequence[tuple[Pair, Outcome]], settings: Settings, out: Path) -> None:
+    """Write the manifest and the two lists of the split; the other split and other sub-sets keep their lines."""
+    split = settings.split
+    names = [os.path.basename(files_of(pair, settings, out).composite) for pair, _ in made]
     rows = [row for row in read_manifest(out) if row["split"] != split]
     rows += [_manifest_row(pair, outcome, settings, name) for (pair, outcome), name in zip(made, names, strict=True)]
     text = io.StringIO()
@@ -284,12 +428,12 @@ def _encode(photo: NDArray[np.uint8], format: Format) -> Content:
 
 
 def _scratch(out: Path) -> Path:
-    return out / SUBSET / ".partial"
+    return out / SCRATCH
 
 
-def _write(path: Path, content: Content, out: Path) -> None:
+def _write(path: str | Path, content: Content, out: Path) -> None:
     """Under its final name a file is whole. Two workers may write one mask: until then each has a name of its own."""
-    temporary = f"{_scratch(out)}/{uuid.uuid4().hex}"
+    temporary = f"{out}/{SCRATCH}/{uuid.uuid4().hex}"
     with open(temporary, "wb", buffering=0) as file:
         file.write(content)
     os.replace(temporary, path)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -38,7 +39,7 @@ class Log:
         outcome = self.outcomes.get(pair.index)
         if outcome is None or outcome.rejected:
             return outcome is not None
-        return all(file.exists() for file in coco_exp.files_of(pair, self._settings, self._out))
+        return all(os.path.exists(file) for file in coco_exp.files_of(pair, self._settings, self._out))
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
         """Note more outcomes."""

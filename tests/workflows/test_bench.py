@@ -32,11 +32,11 @@ def test_generate_measures_everything_on_sample_data(capsys, tmp_path, monkeypat
     assert code == 0
     found = {figure["name"]: figure for figure in json.loads((tmp_path / "bench.json").read_text())["figures"]}
     assert [*found] == ["speed", "speed (PNG)", "scaling to two workers", "loading annotations", "memory"]
-    assert found["speed"]["target"] == 20 and found["speed"]["ratio"] > 2
+    assert found["speed"]["target"] is None and found["speed"]["ratio"] > 2  # sample photos are too small for it
     assert found["scaling to two workers"]["target"] == 0.9
     assert found["loading annotations"]["target"] == 5 and found["loading annotations"]["ratio"] > 3
     assert "MiB a worker" in found["memory"]["note"]
-    assert said.count("reached") == 3
+    assert said.count("reached") == 2
 
 
 def test_all_runs_every_bench(tmp_path, monkeypatch):
