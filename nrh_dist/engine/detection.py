@@ -104,6 +104,23 @@ def mean_probability(curves: Curves) -> np.ndarray:
     return np.where(OFFSETS < 0, negative, np.where(OFFSETS > 0, positive, np.maximum(negative, positive)))
 
 
+def separation(images: Sequence[Curves]) -> np.ndarray:
+    """T x K: how well a detector tells shifted from unchanged objects over all images, whatever its threshold.
+
+    The area under the ROC curve of the mean in-mask probability of the shift's sign: the share of (shifted, unchanged)
+    pairs in which the shifted object gets the higher one, ties counting half; 0.5 is chance. nan at no shift.
+    """
+    probability = np.stack([curves.probability for curves in images])  # N x T x K x 2
+    areas = np.full(probability.shape[1:3], np.nan)
+    for t, k in np.ndindex(areas.shape):
+        if k != ZERO:
+            sign = NEGATIVE if OFFSETS[k] < 0 else POSITIVE
+            unchanged, shifted = np.sort(probability[:, t, ZERO, sign]), probability[:, t, k, sign]
+            below = np.searchsorted(unchanged, shifted, "left") + np.searchsorted(unchanged, shifted, "right")
+            areas[t, k] = below.mean() / (2 * len(unchanged))
+    return areas
+
+
 class DetectorScorer:
     """Detectors and pack, loaded once; scans any rows of the pack, one image at a time, on one thread."""
 

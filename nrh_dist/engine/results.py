@@ -7,6 +7,7 @@ from nrh_dist.engine.summary import WORSE1
 
 Values = dict[str, Any]
 NONE = "-"
+SHOWN_OFFSETS = (-1.0, -0.5, -0.24, 0.0, 0.24, 0.5, 1.0)  # stops; people notice about 0.24
 METRICS = (("mse", "MSE", 2), ("psnr", "PSNR", 2), ("fmse", "fMSE", 2), ("lpips", "LPIPS", 4))  # key, title, decimals
 
 
@@ -44,19 +45,20 @@ def lines(summary: Values) -> list[str]:
     return made + _aligned(header, rows, words=3, several=several)
 
 
-def detector_lines(summary: Values) -> list[str]:
-    """The errors of every detector and of the constant as an aligned table, and what they mean.
+def detector_lines(summary: Values, offsets: Sequence[Values]) -> list[str]:
+    """What every detector sees, its errors beside the constant's as an aligned table, and what they mean.
 
-    ``summary`` is the content of a detector evaluation's summary.json: ``size``, ``split``, ``human``, ``detectors``.
+    ``summary`` is the content of a detector evaluation's summary.json, ``offsets`` are the rows of its offsets.csv.
     """
     human, found = summary["human"], summary["detectors"]
+    place = f"of the {summary['split']} list at {summary['size']} px"
+    made = [f"objects detected, of {found[0]['images']} {place}; AUC: shifted against unchanged, 0.5 is chance"]
+    header = ["run", "transform", "stops", "detected", "AUC"]
+    shown = [_offset_cells(row) for row in offsets if row["offset_stops"] in SHOWN_OFFSETS]
+    made += _aligned(["", *header], shown, words=3, several=False)
     if not human["photos"]:
-        return [f"no human thresholds for these {found[0]['images']} photos: see offsets.csv; --thresholds names a CSV"]
-    constant = human["constant"]
-    made = [
-        f"error of predicted thresholds in stops, {human['photos']} photos of the {summary['split']} list at "
-        f"{summary['size']} px; the constant is the {constant['source']}"
-    ]
+        return [*made, "no human thresholds for these photos: --thresholds names a CSV file of them"]
+    made += ["", f"error of predicted thresholds in stops, {human['photos']} photos {place}"]
     header = ["", "run", "sign", "error", "95 % from", "to", "rank correlation", "never crossed"]
     rows = []
     for number, entry in enumerate(found[0]["thresholds"]):
@@ -67,7 +69,17 @@ def detector_lines(summary: Values) -> list[str]:
             values = (entry["error"], entry["error_low"], entry["error_high"], entry["rank_correlation"])
             numbers = [_number(value, 4) for value in values]
             rows.append(["", detector["run"], entry["sign"], *numbers, f"{entry['never_crossed']:,}"])
-    return made + _aligned(header, rows, words=3, several=False) + [f"{one['run']}: {one['verdict']}" for one in found]
+    made += _aligned(header, rows, words=3, several=False)
+    return [
+        *made,
+        f"the constant: {human['constant']['source']}",
+        *(f"{one['run']}: {one['verdict']}" for one in found),
+    ]
+
+
+def _offset_cells(row: Values) -> list[str]:
+    stops = f"{row['offset_stops']:+g}" if row["offset_stops"] else "unchanged"
+    return ["", row["run"], row["transform"], stops, f"{100 * row['detection_rate']:.0f} %", _number(row["auc"], 3)]
 
 
 def _mean_cells(row: Values) -> list[str]:

@@ -31,7 +31,10 @@ THRESHOLD_COLUMNS = (
     *("dataset", "run", "name", "area_fraction", "human_negative", "human_positive"),
     *("predicted_negative", "predicted_positive", "never_negative", "never_positive"),
 )
-OFFSET_COLUMNS = ("run", "transform", "offset_stops", "images", "detection_rate", "iou", "soft_f1", "mean_probability")
+OFFSET_COLUMNS = (
+    *("run", "transform", "offset_stops", "images"),
+    *("detection_rate", "iou", "soft_f1", "mean_probability", "auc"),
+)
 PROTOCOL = {
     "stop": "exposure: a gain of 2 on L of CIE Lab; saturation: on a and b; contrast: on the distance to the mean L; "
     "white balance: on red over blue in linear light",
@@ -44,6 +47,8 @@ PROTOCOL = {
     "detection rate": "share of images with mean in-mask probability of the right sign >= 0.5; at 0: of either sign",
     "IoU": "of the pixels whose likeliest class is the shift's sign with the mask; mean over images",
     "soft F1": "2 sum(p m) / (sum p + sum m) of the shift's sign with the mask; mean over images",
+    "AUC": "area under the ROC curve of the mean in-mask probability of the right sign, shifted against unchanged "
+    "objects of all images; 0.5 is chance",
     "objects": "all whose mask is not empty",
 }
 
@@ -98,7 +103,7 @@ def score(
         "detectors": [_agreement(entry, pack, per_image, constant) for entry in found],
     }
     write_json(folder / "summary.json", content)
-    return results.detector_lines(content)
+    return results.detector_lines(content, offsets)
 
 
 def _per_image(
@@ -130,20 +135,20 @@ def _per_image(
 
 def _by_offset(entry: Entry, curves: Sequence[Curves]) -> list[dict[str, Any]]:
     """The rows of offsets.csv of one detector: means over its images."""
-    rate = np.mean([detection.detected(one) for one in curves], axis=0)  # T x K
-    probability = np.mean([detection.mean_probability(one) for one in curves], axis=0)
-    iou = np.mean([one.iou for one in curves], axis=0)
-    soft_f1 = np.mean([one.soft_f1 for one in curves], axis=0)
+    values = {
+        "detection_rate": np.mean([detection.detected(one) for one in curves], axis=0),  # each T x K
+        "iou": np.mean([one.iou for one in curves], axis=0),
+        "soft_f1": np.mean([one.soft_f1 for one in curves], axis=0),
+        "mean_probability": np.mean([detection.mean_probability(one) for one in curves], axis=0),
+        "auc": detection.separation(curves),
+    }
     return [
         {
             "run": entry.run,
             "transform": transform,
             "offset_stops": float(offset),
             "images": len(curves),
-            "detection_rate": float(rate[t, k]),
-            "iou": None if np.isnan(iou[t, k]) else float(iou[t, k]),
-            "soft_f1": None if np.isnan(soft_f1[t, k]) else float(soft_f1[t, k]),
-            "mean_probability": float(probability[t, k]),
+            **{name: None if np.isnan(value[t, k]) else float(value[t, k]) for name, value in values.items()},
         }
         for t, transform in enumerate(detection.transforms_of(entry))
         for k, offset in enumerate(OFFSETS)

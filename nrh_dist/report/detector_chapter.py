@@ -149,13 +149,14 @@ def _error_charts(evaluation: DetectorEvaluation, slug: str, folder: Path) -> li
 def _detection_charts(evaluation: DetectorEvaluation, slug: str, folder: Path) -> list[Picture]:
     charts = []
     for transform in evaluation.transforms:
-        data = figures.curves(evaluation, transform, "detection_rate")
+        data, areas = (figures.curves(evaluation, transform, measure) for measure in ("detection_rate", "auc"))
         alarms = ", ".join(f"{line.label} {number(100 * line.at_zero, 0)} %" for line in data.lines)
         file = f"figures/detection-{transform}-{slug}.png"
-        figures.draw_detection(data, folder / file)
+        figures.draw_detection(data, areas, folder / file)
         caption = (
-            f"Share of images whose shift in {tables.transform_title(transform)} is detected. Hollow marks at 0: false "
-            f"alarms, of either sign ({alarms})."
+            f"Above: share of images whose shift in {tables.transform_title(transform)} is detected. Hollow marks at "
+            f"0: false alarms, of either sign ({alarms}). Below: how well shifted and unchanged objects are told "
+            "apart, whatever the threshold (area under the ROC curve)."
         )
         charts.append(Picture(file, f"{caption} Some of its numbers are in the table above.", caption))
         file = f"figures/overlap-{transform}-{slug}.png"

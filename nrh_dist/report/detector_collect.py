@@ -19,7 +19,7 @@ KIND = "detector"
 SIGNS = ("negative", "positive")
 ALL_SIGNS = (*SIGNS, "both")
 BETTER = "better than the constant"
-MEASURES = ("detection_rate", "iou", "soft_f1", "mean_probability")
+MEASURES = ("detection_rate", "iou", "soft_f1", "mean_probability", "auc")
 THRESHOLD_COLUMNS = (
     "dataset", "run", "name", "area_fraction", "human_negative", "human_positive", "predicted_negative",
     "predicted_positive", "never_negative", "never_positive",

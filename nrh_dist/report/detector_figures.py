@@ -193,18 +193,22 @@ def draw_errors(rows: dict[str, list[ErrorRow]], path: Path) -> None:
 
 
 @matplotlib.rc_context(figures.STYLE)
-def draw_detection(data: Curves, path: Path) -> None:
-    """The psychometric curves; what is detected at offset 0 is a false alarm and stands apart from the curve."""
-    figure = Figure((figures.WIDTH, 3.3 + 0.2 * len(data.lines)), layout="constrained")
-    axes = figure.subplots()
-    _lines(axes, data, 100)
-    axes.axhline(50, color="#aaaaaa", linewidth=0.8)
-    axes.set_ylabel("images detected, %")
-    axes.set_ylim(-4, 104)
-    axes.set_title(f"Detection of a shift in {transform_title(data.transform)}, {data.images:,} images")
-    names = [f"{line.label}: false alarms {_percent(line.at_zero)}" for line in data.lines]
-    _legend(figure, data, names)
-    _offsets_axis(axes, data.transform)
+def draw_detection(rates: Curves, areas: Curves, path: Path) -> None:
+    """The psychometric curves above, the areas under the ROC curve below; false alarms at 0 stand apart."""
+    figure = Figure((figures.WIDTH, 5.3 + 0.2 * len(rates.lines)), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    _lines(above, rates, 100)
+    above.axhline(50, color="#aaaaaa", linewidth=0.8)
+    above.set_ylabel("images detected, %")
+    above.set_ylim(-4, 104)
+    above.set_title(f"Detection of a shift in {transform_title(rates.transform)}, {rates.images:,} images")
+    _lines(below, areas, 1)
+    below.axhline(0.5, color="#aaaaaa", linewidth=0.8)
+    below.set_ylabel("AUC, 0.5 is chance")
+    below.set_ylim(0.28, 1.03)
+    names = [f"{line.label}: false alarms {_percent(line.at_zero)}" for line in rates.lines]
+    _legend(figure, rates, names)
+    _offsets_axis(below, rates.transform)
     _save(figure, path)
 
 

@@ -84,22 +84,37 @@ def thresholds(evaluation: DetectorEvaluation, slug: str) -> Table:
 
 
 def detection(evaluation: DetectorEvaluation, slug: str) -> Table:
-    """The share of images in which each detector sees a shift of some sizes, in percent; at 0: false alarms."""
+    """The share of images in which each detector sees a shift of some sizes, in percent; at 0: false alarms.
+
+    Beside it the area under the ROC curve for each size.
+    """
     curves = evaluation.curves
-    shown = [offset for offset in SHOWN_OFFSETS if any(not isnan(rate_at(curve, offset)) for curve in curves)]
+    shown = [
+        offset
+        for offset in SHOWN_OFFSETS
+        if any(not isnan(value_at(curve, "detection_rate", offset)) for curve in curves)
+    ]
     low, high = ("darkened", "brightened") if evaluation.transforms == ["exposure"] else SIGNS
     columns = [Column("images", "Images", "", 0)]
     for offset in shown:
         group = f"{high}, stops" if offset > 0 else f"{low}, stops" if offset < 0 else "unchanged"
         title = f"{offset:+g}".replace("-", "−") if offset else "false alarms"
         columns.append(Column(f"detected_percent_at_{offset:g}", title, group, 0))
+    shifts = [offset for offset in shown if offset]
+    for offset in shifts:
+        title = f"{offset:+g}".replace("-", "−")
+        columns.append(Column(f"auc_at_{offset:g}", title, "AUC against unchanged (chance: 0.5)", 2))
     rows = []
     for transform in evaluation.transforms:
         group = transform_title(transform) if len(evaluation.transforms) > 1 else ""
         rows += [
             Row(
                 shortened(curve.run, LONGEST_LABEL),
-                [curve.images, *(100 * rate_at(curve, offset) for offset in shown)],
+                [
+                    curve.images,
+                    *(100 * value_at(curve, "detection_rate", offset) for offset in shown),
+                    *(value_at(curve, "auc", offset) for offset in shifts),
+                ],
                 group,
                 "detector",
                 curve.run,
@@ -113,10 +128,10 @@ def detection(evaluation: DetectorEvaluation, slug: str) -> Table:
     return Table(f"detection-{slug}", "Images in which the shift is detected, %", columns, rows, notes)
 
 
-def rate_at(curve: Curve, offset: float) -> float:
-    """The detection rate at this offset, in [0, 1]; NaN where the curve has no such offset."""
+def value_at(curve: Curve, measure: str, offset: float) -> float:
+    """The measure at this offset, in [0, 1]; NaN where the curve has no such offset."""
     found = np.flatnonzero(np.isclose(curve.offsets, offset, atol=1e-6))
-    return float(curve.values["detection_rate"][found[0]]) if len(found) else nan
+    return float(curve.values[measure][found[0]]) if len(found) else nan
 
 
 def transform_title(transform: str) -> str:

@@ -9,7 +9,7 @@ from torch import nn
 from nrh_dist.data.layouts import Source, index
 from nrh_dist.data.pack import write_pack
 from nrh_dist.engine import detection
-from nrh_dist.engine.detection import OFFSETS, ZERO, DetectorScorer, predicted_threshold
+from nrh_dist.engine.detection import OFFSETS, ZERO, Curves, DetectorScorer, predicted_threshold
 from nrh_dist.engine.score import Entry
 
 GREY = 119  # L = 50.0
@@ -99,6 +99,25 @@ def test_the_probability_is_that_of_the_shifts_sign(scorer):
     np.testing.assert_array_equal(means[ZERO + 1 :], curves.probability[0, ZERO + 1 :, detection.POSITIVE])
     assert means[ZERO] == curves.probability[0, ZERO].max()
     assert means[0] > 0.9 and means[-1] > 0.9 and means[ZERO] < 0.1
+
+
+def test_separation_is_the_area_under_the_roc_curve():
+    """Against counting pairs, with ties; an image more shifted than all unchanged ones gives 1."""
+    random = np.random.default_rng(0)
+    images = [
+        Curves(random.integers(0, 6, (2, len(OFFSETS), 2)) / 5, np.zeros((2, 101)), np.zeros((2, 101)))
+        for _ in range(9)
+    ]
+    areas = detection.separation(images)
+    for t, k, sign in ((0, 3, detection.NEGATIVE), (1, 90, detection.POSITIVE)):
+        shifted = [one.probability[t, k, sign] for one in images]
+        unchanged = [one.probability[t, ZERO, sign] for one in images]
+        pairs = [(a > b) + 0.5 * (a == b) for a in shifted for b in unchanged]
+        assert areas[t, k] == pytest.approx(np.mean(pairs))
+    assert np.isnan(areas[:, ZERO]).all()
+    for number, one in enumerate(images):
+        one.probability[0, :, detection.POSITIVE] = 0.01 * number + np.linspace(0, 50, 101)
+    assert detection.separation(images)[0, -1] == 1
 
 
 def test_rows_do_not_depend_on_their_company(scorer):

@@ -11,7 +11,7 @@ THRESHOLDS = (
     "dataset", "run", "name", "area_fraction", "human_negative", "human_positive", "predicted_negative",
     "predicted_positive", "never_negative", "never_positive",
 )  # fmt: skip
-OFFSETS = ("run", "transform", "offset_stops", "images", "detection_rate", "iou", "soft_f1", "mean_probability")
+OFFSETS = ("run", "transform", "offset_stops", "images", "detection_rate", "iou", "soft_f1", "mean_probability", "auc")
 SIGNS = ("negative", "positive")
 STRIP_OFFSETS = (-0.75, -0.25, 0.0, 0.25, 0.75)
 
@@ -132,7 +132,9 @@ def _offsets(runs: dict[str, float], transforms: tuple[str, ...], images: int) -
                 overlap = "" if k == 0 else f"{0.7 * rate - 0.05 * i * rate:.6f}"
                 soft = "" if k == 0 else f"{0.8 * rate - 0.05 * i * rate:.6f}"
                 rate = round(rate * images) / images
-                rows.append([run, transform, f"{k / 50:.2f}", str(images), f"{rate:.6f}", overlap, soft, f"{rate:.6f}"])
+                area = "" if k == 0 else f"{0.5 + 0.45 * rate:.6f}"
+                cells = [f"{rate:.6f}", overlap, soft, f"{rate:.6f}", area]
+                rows.append([run, transform, f"{k / 50:.2f}", str(images), *cells])
     return rows
 
 

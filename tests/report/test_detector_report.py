@@ -417,7 +417,7 @@ def lost_offset(folder: Path) -> None:
         (lost_curve, "must have rows of good, random, but has those of good"),
         (repeated_offset, "must have an offset of its own, but has '-1.00'"),
         (transform_with_a_path, "has the transform '../x'"),
-        (cut_offsets, "cells instead of 8"),
+        (cut_offsets, "cells instead of 9"),
         (word_in_a_number, "'many' is not a number"),
         (lost_picture, "'0000-good-2.png'"),
         (lost_offset, "a picture for each of the 4 offsets of 0000"),
