@@ -34,7 +34,7 @@ def mistake(capsys, *words: str) -> str:
 SPACE = Path(__file__).parents[1] / "search_spaces" / "demo.yaml"
 VERBS = [
     *(["doctor"], ["demo"], ["pretrain"], ["train"], ["tune"], ["evaluate"], ["best"], ["report"]),
-    *(["data", "sample"], ["data", "verify"], ["data", "pack"], ["data", "coco-exp"]),
+    *(["data", "sample"], ["data", "verify"], ["data", "pack"], ["data", "coco-exp"], ["bench"]),
 ]
 
 

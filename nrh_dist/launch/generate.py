@@ -1,9 +1,14 @@
-"""COCO-Exp at scale: candidates in order, in this process or in Ray tasks, until as many composites as asked are made.
+"""COCO-Exp at scale: candidates in order, here or on Ray workers, until as many composites as asked are made.
 
     nrh data coco-exp --images train2017 --annotations instances_train2017.json --out coco-exp --count 68128 --workers 8
 
 Every candidate's outcome is noted in ``COCOExp/candidates_<split>.jsonl``: after a kill, or for a larger count, a
-second call goes on from there. About 10 ms a composite and core (640x480 JPEG).
+second call goes on from there.
+
+Measured by ``nrh bench generate`` (``reports/bench-generate.json``; 448-pixel photos, two cores): 22 times the naive
+route a core, two workers 0.98 of two processes that know nothing of each other, annotations loaded 15 times as fast as
+by ``pycocotools.COCO()``. The paper's 68,128 composites need 1.0 GiB at the peak, while the annotations of train2017
+are read (pycocotools: 2.8 GiB), and 0.1 GiB a worker; Ray itself comes on top.
 """
 
 from collections.abc import Iterator, Sequence

@@ -139,7 +139,7 @@ def _size_lines(found: Composites) -> list[str]:
 
 
 def panels(found: Composites) -> Panels:
-    """The numbers of the picture."""
+    """The numbers of the picture; values beyond an axis count in its outermost bars."""
     counted = Counter(found.category).most_common()
     rest = counted[TOP_CATEGORIES:]
     reach = np.clip(np.quantile(np.abs(found.shift_stops), 0.98), 1.0, 3.0)
@@ -157,7 +157,6 @@ def panels(found: Composites) -> Panels:
 
 
 def _bars(title: str, edges: np.ndarray, values: np.ndarray) -> Bars:
-    """Values beyond the edges count in the outermost bars."""
     return Bars(title, edges, np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0])
 
 
