@@ -50,6 +50,7 @@ def test_a_killed_worker_loses_nothing(pairs, out, ray_session, monkeypatch):
     assert not deaths.exists()
 
 
+@pytest.mark.slow
 def test_pairs_that_always_kill_their_worker_are_given_up(pairs, out, ray_session, monkeypatch):
     monkeypatch.setattr(makers, "Maker", DyingMaker)
     out.with_name("out-deaths").write_text("99")
