@@ -200,6 +200,9 @@ def _check_model(config: Config) -> None:
         _require(
             value >= 0 and only_gated, f"loss.{key}", value, f"must be 0 for {model.name}: it exists for gated only"
         )
+    of_detector = loss.object_share == 0 or config.stage == "thresholds"
+    rule = "must be in [0, 1), and 0 but for stage=thresholds"
+    _require(0 <= loss.object_share < 1 and of_detector, "loss.object_share", loss.object_share, rule)
     if model.harmoniser_weights is not None:
         takes = model.name in HARMONISER_PART_MODELS
         only = f"exists for {', '.join(HARMONISER_PART_MODELS)} only, not for {model.name}; leave it out"

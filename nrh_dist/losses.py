@@ -46,10 +46,24 @@ def gate(mask_logits: Tensor, mask: Tensor) -> Tensor:
     return cross_entropy + 1 - (2 * overlap + DICE_SMOOTHING) / (total + DICE_SMOOTHING)
 
 
-def focal(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 4.0) -> Tensor:
-    """-alpha (1 - p)^gamma log p of the true class (Lin et al. 2017), mean over pixels.
+def focal(
+    logits: Tensor, target: Tensor, weight: Tensor | None = None, alpha: float = 0.25, gamma: float = 4.0
+) -> Tensor:
+    """-alpha (1 - p)^gamma log p of the true class (Lin et al. 2017), mean over pixels, each times its ``weight``.
 
-    ``logits`` are N x classes x h x w, ``target`` the N x h x w class numbers. One alpha for all classes (our choice).
+    ``logits`` are N x classes x h x w, ``target`` the N x h x w class numbers, ``weight`` N x h x w or None for 1. One
+    alpha for all classes (our choice).
     """
     cross_entropy = F.cross_entropy(logits, target, reduction="none")
-    return (alpha * (1 - torch.exp(-cross_entropy)).pow(gamma) * cross_entropy).mean(dim=(1, 2))
+    values = alpha * (1 - torch.exp(-cross_entropy)).pow(gamma) * cross_entropy
+    return (values if weight is None else weight * values).mean(dim=(1, 2))
+
+
+def object_weight(inside: Tensor, share: float) -> Tensor:
+    """Weights of mean 1 for N x h x w pixels, of which those ``inside`` (bool) have ``share`` of the sum.
+
+    1 everywhere in an image that has pixels of one kind only.
+    """
+    area = inside.float().mean(dim=(1, 2), keepdim=True)
+    weight = torch.where(inside, share / area, (1 - share) / (1 - area))
+    return torch.where((area > 0) & (area < 1), weight, torch.ones_like(weight))

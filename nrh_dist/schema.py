@@ -74,12 +74,14 @@ class Loss:
     """``mse`` is the paper's; ``object_mse`` divides each image's squared error by its object's area.
 
     ``gate`` weighs the supervision of the gate with the known mask, ``harm`` the penalty relu(MSE_out - MSE_in); both
-    exist for ``gated`` only.
+    exist for ``gated`` only. ``object_share`` is that of the object's pixels in the detector's focal loss of
+    stage=thresholds; 0: every pixel counts alike, as in the paper.
     """
 
     name: Literal["mse", "object_mse"] = "mse"
     gate: float = 0.0
     harm: float = 0.0
+    object_share: float = 0.0
 
 
 @dataclass

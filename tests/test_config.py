@@ -67,6 +67,7 @@ def test_dump_loads_to_the_same(tmp_path, name, preset):
         ("data.transforms=[exposure,exposure]", "each once"),
         ("data.transform_stops=0", "above 0"),
         ("data.thresholds=t.csv", "nrh pretrain only"),
+        ("loss.object_share=0.5", "0 but for stage=thresholds"),
         ("model.width=0", "1.0 is the paper"),
         ("model.freeze=half", "encoder_until:N"),
         ("model.freeze=encoder_until:14", "1 to 13"),

@@ -83,6 +83,21 @@ def test_focal_formula_and_its_limit():
         torch.testing.assert_close(value, F.cross_entropy(z[None], t[None]))
 
 
+def test_objects_get_their_share_of_the_focal_loss():
+    inside = torch.zeros(3, 8, 8, dtype=torch.bool)
+    inside[0, :2, :3] = inside[2] = True  # the second has no object, the third nothing else
+    weight = losses.object_weight(inside, 0.4)
+    torch.testing.assert_close(weight.mean(dim=(1, 2)), torch.ones(3))
+    assert weight[0][inside[0]].sum().item() / 64 == pytest.approx(0.4)
+    assert (weight[1:] == 1).all()
+    logits, target = torch.randn(3, 3, 8, 8), torch.randint(3, (3, 8, 8))
+    torch.testing.assert_close(losses.focal(logits, target, torch.ones(3, 8, 8)), losses.focal(logits, target))
+    within = losses.focal(logits[:1, :, :2, :3], target[:1, :2, :3])
+    whole = losses.focal(logits[:1], target[:1])
+    outside = (64 * whole - 6 * within) / 58
+    torch.testing.assert_close(losses.focal(logits, target, weight)[:1], 0.4 * within + 0.6 * outside)
+
+
 def test_focal_has_a_finite_gradient_where_it_is_certain():
     logits = torch.tensor([100.0, 0, 0]).view(1, 3, 1, 1).requires_grad_()
     losses.focal(logits, torch.zeros(1, 1, 1, dtype=torch.long)).sum().backward()

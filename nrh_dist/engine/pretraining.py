@@ -66,12 +66,11 @@ class Thresholds:
 
     def losses(self, model: nn.Module, batch: Batch, epoch: int) -> Tensor:
         """Focal loss, the mean over the triplet, one value a photo (N)."""
-        logits, target = self._classified(model, batch, epoch)
-        return losses.focal(logits, target).view(3, -1).mean(dim=0)
+        return self._focal(*self._classified(model, batch, epoch))
 
     def evaluate(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Loss, accuracy and intersection over union on shifts that stay the same from epoch to epoch."""
-        logits, target = self._classified(model, batch, VALIDATION_EPOCH)
+        logits, target, inside = self._classified(model, batch, VALIDATION_EPOCH)
         predicted = logits.argmax(dim=1)
         correct = (predicted == target).double().mean(dim=(1, 2)).view(3, -1).mean(dim=0)
         visible = slice(0, 2 * len(batch.rows))
@@ -79,19 +78,26 @@ class Thresholds:
         both = ((predicted[visible] == target[visible]) & true).sum(dim=(1, 2))
         either = (found | true).sum(dim=(1, 2)).clamp(min=1)
         iou = (both.double() / either).view(2, -1).mean(dim=0)
-        loss = losses.focal(logits, target).view(3, -1).mean(dim=0)
-        return {"loss": loss, "accuracy": correct, "iou": iou}
+        return {"loss": self._focal(logits, target, inside), "accuracy": correct, "iou": iou}
 
-    def _classified(self, model: nn.Module, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
-        """Logits (3N x 3 x h x w) and target classes (3N x h x w) of the triplets."""
+    def _focal(self, logits: Tensor, target: Tensor, inside: Tensor) -> Tensor:
+        """The mean over each photo's triplet: N values."""
+        share = self.config.loss.object_share
+        weight = losses.object_weight(inside, share) if share else None
+        return losses.focal(logits, target, weight).view(3, -1).mean(dim=0)
+
+    def _classified(self, model: nn.Module, batch: Batch, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the triplets: logits (3N x 3 x h x w), target classes and which pixels are the object's (3N x h x w)."""
         seed, limit = self.config.seed, self.config.data.transform_stops
         draws = np.stack([row_uniform(seed, epoch, batch.rows, stream) for stream in range(3)], axis=1)
         thresholds = torch.from_numpy(self.thresholds[batch.rows])
         drawn = _drawn(self.config, epoch, batch.rows)
         triplet = threshold_triplet(batch.real, batch.mask, torch.from_numpy(draws), drawn, limit, thresholds)
         logits = model(triplet.images)
-        target = F.interpolate(triplet.target[:, None].float(), size=logits.shape[-2:], mode="nearest-exact")
-        return logits, target[:, 0].long()
+        inside = (batch.mask >= 0.5).float().repeat(3, 1, 1, 1)
+        full = torch.cat([triplet.target[:, None].float(), inside], dim=1)
+        target, inside = F.interpolate(full, size=logits.shape[-2:], mode="nearest-exact").unbind(dim=1)
+        return logits, target.long(), inside > 0
 
 
 def human_thresholds(config: Config, pack: Pack) -> np.ndarray:

@@ -60,9 +60,11 @@ def test_clean_samples_show_the_real_photo_with_an_empty_mask(pack):
     assert torch.equal(shown.real, batch.real)
 
 
-@pytest.mark.parametrize("stage", ["equivariance", "thresholds"])
-def test_pretraining_losses_do_not_depend_on_the_batch(pack, stage):
-    one = configured("x", "model.name=ptc", f"stage={stage}")
+@pytest.mark.parametrize(
+    "words", [("stage=equivariance",), ("stage=thresholds",), ("stage=thresholds", "loss.object_share=0.5")]
+)
+def test_pretraining_losses_do_not_depend_on_the_batch(pack, words):
+    one = configured("x", "model.name=ptc", *words)
     model, task = new_model(one, lambda _: None).eval(), task_of(one, pack)
     whole = task.evaluate(model, gather(pack, np.arange(5), "cpu"))
     assert set(whole) == set(task.metrics)
