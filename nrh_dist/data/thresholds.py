@@ -43,7 +43,8 @@ def _read(path: Path) -> dict[str, tuple[float, float]]:
                     raise UserError(f"{where}: {row['name']} comes twice")
                 measured[row["name"]] = _stops(row, where)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a readable CSV file: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path} is not a readable CSV file: {reason}") from None
     return measured
 
 

@@ -76,12 +76,14 @@ def _speed(pairs: Sequence[Pair], annotations: Path, target: float | None, say: 
 
     Both write to memory where they can: the time in which a disk finds room for a file depends on what was there.
     """
-    with TemporaryDirectory(prefix="nrh-bench-", dir=_memory()) as folder, _process() as child:
+    memory = _memory()
+    with TemporaryDirectory(prefix="nrh-bench-", dir=memory) as folder, _process() as child:
         ours = child.submit(speed_ratios, pairs, annotations, Path(folder), "jpeg").result()
         say("speed: once more, with PNG from both")
         exact = child.submit(speed_ratios, pairs[: len(pairs) // 2], annotations, Path(folder), "png").result()
     unit = "CPU seconds a composite on one core"
-    writes = "writes composite, mask and photo; the peer writes the composite as PNG"
+    files = "memory" if memory else "disk"
+    writes = f"writes composite, mask and photo; the peer writes the composite as PNG; both to {files}"
     return [
         figure("speed", ours, target, "the naive route", unit, f"JPEG: {writes}"),
         figure("speed (PNG)", exact, None, "the naive route", unit, f"PNG: {writes}"),

@@ -18,11 +18,11 @@ from nrh_dist.engine.run import find_pack, run
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session
 from nrh_dist.launch.evaluate import evaluate
-from nrh_dist.launch.generate import generate
 from nrh_dist.launch.train import train
 from nrh_dist.launch.tune import tune
 from nrh_dist.report.html import write as write_report
 from nrh_dist.schema import Config
+from nrh_dist.workflows import coco_exp
 
 SIZE = 64
 COMPOSITES = 96  # of the COCO-Exp test set
@@ -58,7 +58,7 @@ def run_demo(out: Path, say: Say) -> Path:
     step("COCO-Exp: the luminance of each object matched to another of its category")
     coco = sample / "coco"
     annotations = coco / "annotations" / "instances_val2017.json"
-    generate(coco / "val2017", annotations, out / "coco-exp", COMPOSITES, seed=0, workers=1, say=say)
+    coco_exp.make(coco / "val2017", annotations, out / "coco-exp", COMPOSITES, seed=0, say=say)
 
     step("pre-training of the perceptual detector, in this process: exposure equivariance, then human thresholds")
     common = ["preset=tiny", f"data.size={SIZE}", f"data.pack={pack}", f"run.root={out / 'runs'}", "optim.lr=0.002"]
