@@ -45,7 +45,7 @@ def scan(source: Source) -> tuple[list[Sample], list[Problem]]:
         return photos.scan_folder(root)
     if not any(root.glob("*/composite_images")):
         raise UserError(
-            f"{root} has no known layout: it must hold sub-sets with composite_images (iHarmony4), or images and masks, "
+            f"{root} has no known layout: it must hold sub-sets with composite_images (iHarmony4) or images and masks, "
             "or be the photos of a COCO file, which must be named (data.annotations=JSON or --annotations JSON)"
         )
     return iharmony4.scan(root)
