@@ -214,7 +214,7 @@ def main(arguments: list[str] | None = None) -> None:
     except typer.TyperException as error:
         _stop(error.format_message())
     except (KeyboardInterrupt, typer.Abort):
-        _stop("interrupted: nrh train goes on with the same command, nrh tune with --resume added")
+        _stop("interrupted: the same command goes on where it stopped (nrh tune: with --resume; nrh evaluate: anew)")
     sys.exit(status if isinstance(status, int) else 0)
 
 

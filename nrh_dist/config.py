@@ -141,7 +141,9 @@ def check(config: Config) -> None:
     _require(0 < model.width <= 4, "model.width", model.width, "must be in (0, 4]; 1.0 is the paper")
     _require(0 <= data.val_fraction < 1, "data.val_fraction", data.val_fraction, "must be in [0, 1)")
     _require(0 <= data.clean_fraction < 1, "data.clean_fraction", data.clean_fraction, "must be in [0, 1)")
-    _require(data.transform_stops > 0, "data.transform_stops", data.transform_stops, "must be above 0")
+    least = 0.25 if config.stage == "thresholds" else 0.0
+    rule = f"must be above {least:g}" + (", what people notice on average" if least else "")
+    _require(data.transform_stops > least, "data.transform_stops", data.transform_stops, rule)
     known = bool(data.transforms) and set(data.transforms) <= set(TRANSFORMS)
     distinct = len(set(data.transforms)) == len(data.transforms)
     rule = f"must be one or more of {', '.join(TRANSFORMS)}, each once"

@@ -28,6 +28,12 @@ def test_paper_preset_is_the_papers():
     assert config.load(None, ["model.name=ptc_att_dih"]).model.fusion_width == 512
 
 
+def test_visible_shifts_need_room_above_the_threshold():
+    words = ("model.name=ptc", "data.transform_stops=0.2")
+    assert config.load(None, ["stage=equivariance", *words]).data.transform_stops == 0.2
+    assert "must be above 0.25, what people notice on average" in message("stage=thresholds", *words)
+
+
 def test_a_stage_has_defaults_of_its_own():
     """Adam 1e-4 with cosine restarts, as the detector's authors; preset, file and words beat them."""
     first = config.load(None, ["model.name=ptc", "stage=equivariance"])

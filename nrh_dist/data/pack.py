@@ -128,6 +128,25 @@ def write_pack(samples: list[Sample], out: str | Path, size: int, workers: int |
     return _build(samples, Path(f"{out}.partial"), Path(out), size, workers, say)
 
 
+def open_source(source: Source) -> Pack:
+    """The data folder as the pack that it is. ``UserError`` like ``open_pack``, and for annotations beside a pack."""
+    if source.annotations:
+        raise UserError(f"{source.root} is a pack, which needs no annotations: leave {source.annotations} out")
+    return open_pack(source.root)
+
+
+def distinct_objects(pack: Pack, rows: np.ndarray) -> np.ndarray:
+    """Those of ``rows`` that show an object of a real photo for the first time, for what looks at no composite.
+
+    Composites <real>_<mask>_1, _2, ... share both. Empty masks are left out.
+    """
+    rows = rows[pack.area_fractions[rows] > 0]
+    names = [pack.names[row].rpartition("_")[0] if pack.has_composites else pack.names[row] for row in rows]
+    keys = [(pack.datasets[row], name) for row, name in zip(rows, names, strict=True)]
+    _, first = np.unique(np.array(keys).reshape(-1, 2), axis=0, return_index=True)
+    return rows[np.sort(first)]
+
+
 def cached_pack(source: Source, size: int, say: Say, workers: int | None = None) -> Pack:
     """The pack of a data folder: the folder itself where it is one, else packed once into ``cache_dir()``.
 
@@ -136,7 +155,7 @@ def cached_pack(source: Source, size: int, say: Say, workers: int | None = None)
     """
     root = source.root
     if (root / "pack.json").exists():
-        pack = open_pack(root)
+        pack = open_source(source)
         if pack.size != size:
             raise UserError(
                 f"{root} is packed at size {pack.size}, not {size}: set data.size={pack.size} or pack it again"

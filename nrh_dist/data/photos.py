@@ -46,14 +46,15 @@ def scan_coco(images: Path, annotations: Path) -> tuple[list[Sample], list[Probl
 
 
 def scan_folder(root: Path) -> tuple[list[Sample], list[Problem]]:
-    """One sample a photo, by name, and the photos and masks that have no counterpart.
+    """One sample a photo, by name, and the photos and masks that have no counterpart or share a name.
 
     A fifth of the photos is the test split, drawn by a hash of the name. ``UserError`` where there is no photo.
     """
-    photos, masks = _by_stem(root / IMAGES), _by_stem(root / MASKS)
+    problems: list[Problem] = []
+    photos, masks = _by_stem(root / IMAGES, problems), _by_stem(root / MASKS, problems)
     if not photos:
         raise UserError(f"{root / IMAGES} holds no JPEG or PNG photo")
-    problems = [Problem(photos[name], f"has no mask in {root / MASKS}") for name in photos if name not in masks]
+    problems += [Problem(photos[name], f"has no mask in {root / MASKS}") for name in photos if name not in masks]
     problems += [Problem(masks[name], f"has no photo in {root / IMAGES}") for name in masks if name not in photos]
     dataset = root.resolve().name
     samples = []
@@ -75,6 +76,11 @@ def _shuffled(instance: Instance) -> str:
     return hashlib.sha256(str(instance.annotation_id).encode()).hexdigest()
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    return {path.stem: path for path in paths if path.suffix.lower() in EXTENSIONS}
+def _by_stem(folder: Path, problems: list[Problem]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in EXTENSIONS:
+            other = found.setdefault(path.stem, path)
+            if other != path:
+                problems.append(Problem(path, f"has the name of {other.name}: which one is meant?"))
+    return found

@@ -60,10 +60,10 @@ def threshold_triplet(
     """A visible negative, a visible positive and an invisible shift of each photo, with the classes to predict.
 
     ``thresholds`` (N x 2) are the human ones in stops, negative and positive. ``draws`` (N x 3, uniform in [0, 1))
-    place the visible shifts log-uniformly between threshold and ``limit_stops``, the invisible one uniformly between
-    the thresholds. Ours: drawn uniformly up to 3.3 stops, hardly one visible shift would lie near its threshold, and
-    the detector would put the boundary far above it. Pixels with mask >= 0.5 have the class of their shift, others
-    none.
+    place the visible shifts log-uniformly between threshold and ``limit_stops`` (at the threshold where that is no
+    less), the invisible one uniformly between the thresholds. Ours: drawn uniformly up to 3.3 stops, hardly one visible
+    shift would lie near its threshold, and the detector would put the boundary far above it. Pixels with mask >= 0.5
+    have the class of their shift, others none.
     """
     assert draws.shape == (len(photo), 3), f"draws must be {len(photo)} x 3, not {tuple(draws.shape)}"
     u = draws.to(photo)
@@ -71,8 +71,8 @@ def threshold_triplet(
     positive = thresholds[:, 1].to(photo).clamp(min=LEAST_STOPS)
     stops = torch.cat(
         [
-            -negative * (limit_stops / negative) ** u[:, 0],
-            positive * (limit_stops / positive) ** u[:, 1],
+            -negative * (limit_stops / negative).clamp(min=1) ** u[:, 0],
+            positive * (limit_stops / positive).clamp(min=1) ** u[:, 1],
             -negative + (positive + negative) * u[:, 2],
         ]
     )

@@ -10,7 +10,7 @@ from nrh_dist.data.shifts import NEGATIVE_MEAN, POSITIVE_MEAN
 
 SIGNS = ("negative", "positive", "both")
 DRAWS = 2000  # of the bootstrap
-BETTER, NO_BETTER, UNKNOWN = "better than the constant", "no better than the constant", "no human thresholds here"
+BETTER, NOT_SHOWN, UNKNOWN = "better than the constant", "not shown to beat the constant", "no human thresholds here"
 
 
 class Constant(NamedTuple):
@@ -68,7 +68,7 @@ def verdict(compared: Sequence[dict[str, Any]]) -> str:
     both = compared[SIGNS.index("both")]
     if not both["photos"]:
         return UNKNOWN
-    return BETTER if both["difference_high"] is not None and both["difference_high"] < 0 else NO_BETTER
+    return BETTER if both["difference_high"] is not None and both["difference_high"] < 0 else NOT_SHOWN
 
 
 def _rank_correlation(predicted: np.ndarray, human: np.ndarray) -> float | None:

@@ -65,10 +65,10 @@ def entries(words: Sequence[str]) -> list[Entry]:
 
 
 def transforms_of(entry: Entry) -> list[str]:
-    """Exposure, by which thresholds are measured, and what else the detector was trained to see."""
+    """Exposure, by which thresholds are measured, and what else the detector was trained to see; as in TRANSFORMS."""
     assert entry.path is not None
     trained = checkpoint.read_meta(entry.path)["config"].get("data.transforms", [])
-    return ["exposure", *(name for name in trained if name != "exposure")]
+    return [name for name in TRANSFORMS if name == "exposure" or name in trained]
 
 
 def predicted_threshold(probabilities: np.ndarray) -> tuple[float, bool]:

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from nrh_dist import config as configuration
 from nrh_dist.data import thresholds
 from nrh_dist.data.layouts import Source
-from nrh_dist.data.pack import Pack, cached_pack, open_pack
+from nrh_dist.data.pack import Pack, cached_pack, distinct_objects, open_pack
 from nrh_dist.data.samples import is_held_out
 from nrh_dist.engine import rundir
 from nrh_dist.engine.assemble import new_model
@@ -69,11 +69,11 @@ def find_pack(config: Config, say: Say) -> Path:
 def split_rows(pack: Pack, config: Config) -> tuple[np.ndarray, np.ndarray]:
     """Train and validation rows of the pack's training split, separated by photo group.
 
-    For the detector, empty masks are left out: there is nothing to shift.
+    For the detector, each object of a photo comes once; without a mask there is nothing to shift.
     """
     rows = pack.rows("train")
     if config.stage != "harmonisation":
-        rows = rows[pack.area_fractions[rows] > 0]
+        rows = distinct_objects(pack, rows)
     if config.data.drop_leaked:
         tested = _groups(pack, "test")
         rows = np.array([row for row in rows if pack.groups[row] not in tested], dtype=rows.dtype)
@@ -90,8 +90,9 @@ def split_rows(pack: Pack, config: Config) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _say_about_detector_data(pack: Pack, config: Config, used: int, say: Say) -> None:
-    empty = len(pack.rows("train")) - used
-    say(f"{used} photos with a marked object" + (f"; {empty} left out, whose mask is empty" if empty else ""))
+    rows = pack.rows("train")
+    empty = int((pack.area_fractions[rows] == 0).sum())
+    say(f"{used} objects in {len(rows)} samples" + (f"; {empty} left out, whose mask is empty" if empty else ""))
     if config.stage == "equivariance":
         return
     if config.data.thresholds:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from nrh_dist.data import thresholds
-from nrh_dist.data.pack import RESIZE, Pack
+from nrh_dist.data.pack import RESIZE, Pack, distinct_objects
 from nrh_dist.engine import agreement, detection, results
 from nrh_dist.engine.detection import OFFSETS, PICTURED, Curves, DetectorScorer
 from nrh_dist.engine.files import write_json
@@ -54,8 +54,8 @@ PROTOCOL = {
 
 
 def with_objects(pack: Pack, rows: np.ndarray) -> np.ndarray:
-    """The rows whose mask is not empty. ``UserError`` where there are none."""
-    kept = rows[pack.area_fractions[rows] > 0]
+    """``distinct_objects`` of these rows. ``UserError`` where there are none."""
+    kept = distinct_objects(pack, rows)
     if not len(kept):
         raise UserError(f"all masks in {pack.root} are empty: there is nothing to detect")
     return kept
@@ -78,9 +78,10 @@ def score(
 ) -> list[str]:
     """Score detectors into ``folder``, against the ``human`` thresholds of all samples; returns lines that sum it up.
 
-    The constant is the median of the thresholds of the training photos of the same data, else the published means.
+    The constant is the median of the thresholds of the training photos of the same data that are not scored, else the
+    published means.
     """
-    constant = agreement.constant_of(human[pack.rows("train")])
+    constant = agreement.constant_of(human[_training_rows(pack, rows)])
     say(f"scanning {len(found)} detector(s) over {len(rows)} photos at {pack.size} px with {actors} actor(s)")
     with scoring.open_pool(DetectorScorer, pack, found, actors, say) as pool:
         chunks = scoring.score_in_chunks(pool, rows, CHUNK, say)
@@ -104,6 +105,12 @@ def score(
     }
     write_json(folder / "summary.json", content)
     return results.detector_lines(content, offsets)
+
+
+def _training_rows(pack: Pack, scored: np.ndarray) -> np.ndarray:
+    """The training rows of photos none of whose objects is scored."""
+    groups = {pack.groups[row] for row in scored}
+    return np.array([row for row in pack.rows("train") if pack.groups[row] not in groups], dtype=int)
 
 
 def _per_image(
@@ -190,7 +197,8 @@ def _write_strips(
             Image.fromarray(np.asarray(pixels)).save(folder / file)
             return file
 
-        own = {one["run"]: one for one in per_image if one["name"] == pack.names[row]}
+        where = (pack.datasets[row], pack.names[row])
+        own = {one["run"]: one for one in per_image if (one["dataset"], one["name"]) == where}
         first = next(iter(own.values()))
         is_measured = first["human_negative"] is not None
         strips[index] = {

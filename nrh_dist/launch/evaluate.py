@@ -87,6 +87,8 @@ def _score(
     found: list[Entry], pack: Pack, rows: np.ndarray, actors: int, about: dict[str, Any], folder: Path, say: Say
 ) -> list[str]:
     """Score harmonisers into ``folder``; returns the lines that sum it up."""
+    if not pack.has_composites:
+        say("these photos hold no composites: the models are shown untouched photos, and whatever they change is wrong")
     missing = perceptual.missing()
     if missing:
         say(f"the LPIPS column stays empty: {missing}")

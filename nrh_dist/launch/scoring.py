@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from nrh_dist.data.layouts import Source
-from nrh_dist.data.pack import Pack, cached_pack, open_pack
-from nrh_dist.engine import checkpoint, rundir
+from nrh_dist.data.pack import Pack, cached_pack, open_source
+from nrh_dist.engine import checkpoint
 from nrh_dist.engine.dist import own_device
+from nrh_dist.engine.lock import locked
 from nrh_dist.engine.progress import Progress, Say
 from nrh_dist.engine.score import Entry
 from nrh_dist.errors import UserError
@@ -41,7 +42,7 @@ def open_data(source: Source, found: Sequence[Entry], say: Say) -> Pack:
     """The data at the size of the checkpoints; for ``identity`` alone, a pack at its own size."""
     size = next((entry.size for entry in found if entry.size), None)
     if size is None and (source.root / "pack.json").exists():
-        return open_pack(source.root)
+        return open_source(source)
     return cached_pack(source, size or DEFAULT_SIZE, say)
 
 
@@ -88,7 +89,7 @@ def staged(out: Path) -> Iterator[Path]:
     if out.exists() and not (out / "summary.json").exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is no evaluation: choose another --out")
     partial = out.with_name(f".{out.name}.partial")
-    with rundir.locked(partial):
+    with locked(partial):
         for old in partial.iterdir():
             if old.name != ".lock":
                 shutil.rmtree(old) if old.is_dir() else old.unlink()

@@ -146,7 +146,7 @@ def scatters(evaluation: DetectorEvaluation) -> list[Scatter]:
 
 @matplotlib.rc_context(figures.STYLE)
 def draw_errors(rows: dict[str, list[ErrorRow]], path: Path) -> None:
-    """Left: errors with the published one and the goal; right: differences to the constant, better left of 0."""
+    """Left: errors with the published one; right: differences to the constant, better left of 0."""
     lines = sum(len(found) + 1 for found in rows.values())
     figure = Figure((figures.WIDTH, 1.35 + 0.2 * lines), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
@@ -172,7 +172,6 @@ def draw_errors(rows: dict[str, list[ErrorRow]], path: Path) -> None:
                 _interval(right, row.difference, y, colour, "o")
         y -= 1.2
     published = left.plot([paper.DETECTOR_ERROR] * 2, [0.4, y + 0.7], "--", color=PEOPLE_COLOUR, linewidth=1.2)
-    goal = left.plot([paper.DETECTOR_GOAL] * 2, [0.4, y + 0.7], ":", color=PEOPLE_COLOUR, linewidth=1.5)
     left.set_yticks([place for place, _ in ticks], [label for _, label in ticks], fontsize=SMALL)
     left.set_ylim(y + 0.7, 0.5)
     left.set_xlim(left=0)
@@ -187,8 +186,8 @@ def draw_errors(rows: dict[str, list[ErrorRow]], path: Path) -> None:
         axes.spines["left"].set_visible(False)
     left.set_xlabel("stops", fontsize=SMALL)
     right.set_xlabel("stops; left of 0: better", fontsize=SMALL)
-    names = [f"published, other photos ({paper.DETECTOR_ERROR})", f"goal, context only ({paper.DETECTOR_GOAL:.3f})"]
-    figure.legend([*published, *goal], names, loc="outside lower center", ncols=2, frameon=False, fontsize=SMALL)
+    names = [f"published, other photos ({paper.DETECTOR_ERROR})"]
+    figure.legend(published, names, loc="outside lower center", ncols=2, frameon=False, fontsize=SMALL)
     _save(figure, path)
 
 

@@ -165,6 +165,5 @@ def _notes(evaluation: DetectorEvaluation) -> list[str]:
         "Difference: error of the detector − error of the constant on the same photos; bold where its interval lies "
         "below 0, that is better than the constant. Intervals: 95 %, bootstrap over photos. Never crossed: thresholds "
         "beyond 1 stop, counted as 1. A constant has no rank correlation.",
-        f"Published: {paper.DETECTOR_ERROR:g} stops on other photos ({paper.DETECTOR_CITATION}), for orientation only. "
-        f"Goal, for context only: {paper.DETECTOR_GOAL:.3f} stops.",
+        f"Published: {paper.DETECTOR_ERROR:g} stops on other photos ({paper.DETECTOR_CITATION}), for orientation only.",
     ]

@@ -165,7 +165,7 @@ def _charts(section: Section, folder: Path) -> list[Picture]:
 
 def _strips(section: Section, folder: Path) -> tuple[list[Picture], str]:
     if not section.strips or section.evaluation.strips is None:
-        return [], "The evaluation holds no strips of these images (eval.strips says how many are drawn)."
+        return [], "The evaluation holds no strips of these images."
     pictures = []
     for i, strip in enumerate(section.strips, start=1):
         file = f"figures/strip-{section.slug}-{i:02d}.png"

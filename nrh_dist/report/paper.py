@@ -97,4 +97,3 @@ DETECTOR_CITATION = (
     "Dolhasz, Harvey and Williams, Learning to Observe: Approximating Human Perceptual Thresholds for Detection of "
     "Suprathreshold Image Transformations, CVPR 2020"
 )
-DETECTOR_GOAL = 0.070  # stops; ours, for context

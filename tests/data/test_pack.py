@@ -18,7 +18,7 @@ from trees import HEIGHT, WIDTH, make_tree, many
 from nrh_dist.data import packing
 from nrh_dist.data import samples as samples_module
 from nrh_dist.data.layouts import Source, index
-from nrh_dist.data.pack import Pack, cache_dir, cached_pack, check, open_pack, write_pack
+from nrh_dist.data.pack import Pack, cache_dir, cached_pack, check, distinct_objects, open_pack, write_pack
 from nrh_dist.data.samples import Sample
 from nrh_dist.errors import UserError
 
@@ -378,3 +378,17 @@ def test_the_photos_at_hand_can_be_packed(tmp_path: Path) -> None:
     outside = np.asarray(pack.masks) == 0
     difference = np.abs(pack.composites.astype(int) - pack.reals).mean(axis=-1)
     assert difference[~outside].mean() > 3 * difference[outside].mean(), "composites differ inside the mask"
+
+
+def test_an_object_comes_once_however_many_composites_show_it(tmp_path: Path) -> None:
+    names = ["c1_1_1.jpg", "c1_1_2.jpg", "c1_2_1.jpg", "c2_1_1.jpg"]
+    root = make_tree(tmp_path / "root", {"HCOCO": {"train": names}, "COCOExp": {"train": ["c1_1_1.jpg"]}})
+    pack = write_pack(index(Source(root)), tmp_path / "pack", 8, 1, silent)
+    rows = distinct_objects(pack, np.arange(len(pack)))
+    assert [(pack.datasets[row], pack.names[row]) for row in rows] == [
+        ("COCOExp", "c1_1_1"),
+        ("HCOCO", "c1_1_1"),
+        ("HCOCO", "c1_2_1"),
+        ("HCOCO", "c2_1_1"),
+    ]
+    assert len(distinct_objects(pack, np.array([], dtype=int))) == 0

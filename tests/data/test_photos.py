@@ -126,11 +126,13 @@ def test_what_is_missing_or_broken_is_listed(coco, tmp_path):
 
     for kind, name in (("images", "one"), ("images", "two"), ("masks", "two"), ("masks", "three")):
         write_photo(tmp_path / f"folder/{kind}/{name}.png", 0, "L")
+    write_photo(tmp_path / "folder/images/two.jpg")
     samples, problems = scan(Source(tmp_path / "folder"))
     assert [sample.name for sample in samples] == ["two"]
-    assert [(problem.path.stem, problem.reason.split(" in ")[0]) for problem in problems] == [
-        ("one", "has no mask"),
-        ("three", "has no photo"),
+    assert [(problem.path.name, problem.reason.split(" in ")[0]) for problem in problems] == [
+        ("two.png", "has the name of two.jpg: which one is meant?"),
+        ("one.png", "has no mask"),
+        ("three.png", "has no photo"),
     ]
 
 

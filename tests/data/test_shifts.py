@@ -127,6 +127,12 @@ def test_visible_shifts_are_spread_over_octaves(photo, mask):
     assert triplet.stops[2].item() == pytest.approx((0.125 * 2.0) ** 0.5)
 
 
+def test_a_shift_is_never_called_visible_below_its_threshold(photo, mask):
+    triplet = triplet_of(photo, mask, torch.rand(2, 3), limit=0.3)
+    assert (triplet.stops[:2] <= torch.tensor([-0.25, -0.5])).all() and (triplet.stops[:2] >= -0.5).all()
+    assert (triplet.stops[2:4] >= torch.tensor([0.125, 0.5])).all()
+
+
 def test_an_empty_batch_is_fine():
     photo, mask = torch.zeros(0, 3, 8, 8), torch.zeros(0, 1, 8, 8)
     none = np.zeros(0, int)

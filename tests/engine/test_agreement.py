@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nrh_dist.engine.agreement import BETTER, NO_BETTER, UNKNOWN, Constant, compare, constant_of, verdict
+from nrh_dist.engine.agreement import BETTER, NOT_SHOWN, UNKNOWN, Constant, compare, constant_of, verdict
 
 CONSTANT = Constant(0.25, 0.2, "made up")
 
@@ -43,7 +43,7 @@ def test_a_detector_that_answers_the_constant_is_no_better(human):
     for entry in found:
         assert entry["difference"] == entry["difference_low"] == entry["difference_high"] == 0
         assert entry["rank_correlation"] is None, "nothing varies"
-    assert verdict(found) == NO_BETTER
+    assert verdict(found) == NOT_SHOWN
 
 
 def test_rank_correlation_agrees_with_ranks_by_hand(human):
@@ -77,7 +77,7 @@ def test_photos_are_drawn_whole(human):
 def test_few_or_no_photos_have_no_interval(human):
     few = of(human[:9], human[:9])
     assert few[2]["error"] == 0 and few[2]["error_low"] is None
-    assert verdict(few) == NO_BETTER
+    assert verdict(few) == NOT_SHOWN
     none = of(human[:0], human[:0])
     assert none[2]["error"] is None and none[2]["rank_correlation"] is None
     assert verdict(none) == UNKNOWN

@@ -120,6 +120,27 @@ def test_separation_is_the_area_under_the_roc_curve():
     assert detection.separation(images)[0, -1] == 1
 
 
+class BlindToContrast(nn.Module):
+    """Sees colour alone: saturation and white balance, never exposure or contrast of a grey object."""
+
+    def forward(self, image):
+        spread = nn.functional.interpolate(image, size=56, mode="area")
+        seen = 1000 * (spread.amax(dim=1, keepdim=True) - spread.amin(dim=1, keepdim=True)) - 5
+        return torch.cat([seen, seen, torch.zeros_like(seen)], dim=1)
+
+
+def test_curves_have_the_names_of_their_transforms(pack, monkeypatch, tmp_path):
+    """In whatever order they were configured."""
+    config = {"config": {"data.transforms": ["contrast", "white_balance"]}}
+    monkeypatch.setattr(detection.checkpoint, "read_meta", lambda path: config)
+    monkeypatch.setattr(detection, "trained_model", lambda path: (BlindToContrast(), {}))
+    entry = Entry("blind", "ptc", tmp_path, SIDE)
+    assert detection.transforms_of(entry) == ["exposure", "white_balance", "contrast"]
+    ((curves,),) = DetectorScorer(pack.root, [entry], torch.device("cpu")).score(np.array([0]))
+    means = dict(zip(detection.transforms_of(entry), detection.mean_probability(curves)[:, -1], strict=True))
+    assert means["white_balance"] > 0.45 and max(means["exposure"], means["contrast"]) < 0.05
+
+
 def test_rows_do_not_depend_on_their_company(scorer):
     together = scorer.score(np.array([2, 5]))
     alone = scorer.score(np.array([5]))

@@ -75,6 +75,17 @@ def test_each_transform_has_its_share_and_its_map(pack):
     stops = 2 * pretraining.row_uniform(one.seed, 5, rows) - 1
     expected = (batch.mask**2).mean(dim=(1, 2, 3)).numpy() * stops**2 / 3  # of three maps, two are zero
     np.testing.assert_allclose(losses.numpy(), expected, rtol=1e-5)
+
+    own = np.array([list(one.data.transforms).index(TRANSFORMS[number]) for number in pretraining._drawn(one, 5, rows)])
+
+    def know(photo, shifted):
+        maps = torch.zeros(len(photo), 3, 64, 64)
+        maps[torch.arange(len(photo)), torch.from_numpy(own)] = (
+            batch.mask[:, 0] * torch.from_numpy(stops).float()[:, None, None]
+        )
+        return maps
+
+    assert task_of(one, pack).losses(know, batch, 5).max() < 1e-12, "the map of the transform that was drawn"
     assert not (answered["changed"] & (batch.mask[:, 0] == 0)).any()
 
 

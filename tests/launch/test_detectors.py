@@ -10,6 +10,8 @@ from packs import write_tree
 from PIL import Image
 
 from nrh_dist import config
+from nrh_dist.data.layouts import Source
+from nrh_dist.data.pack import cached_pack, open_pack
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.run import find_pack, run
 from nrh_dist.errors import UserError
@@ -126,7 +128,7 @@ def test_files_say_what_they_should(evaluation, photos):
         assert detector["thresholds"][0]["error"] == pytest.approx(error, abs=1e-5)
         assert detector["images"] == len(names)
     assert any(line.split()[:3] == ["two-transforms", "contrast", "unchanged"] for line in said)
-    assert any(line.startswith("detector: no better than") or "better" in line for line in said)
+    assert f"detector: {summary['detectors'][0]['verdict']}" in said
     assert any(line.split()[:2] == ["constant", "both"] for line in said)
     assert json.loads((folder / "strips" / "strips.json").read_text())["strips"][0]["offsets"] == [
         -0.75,
@@ -138,8 +140,13 @@ def test_files_say_what_they_should(evaluation, photos):
 
 
 def test_the_report_reads_it(evaluation, tmp_path):
-    page = write([evaluation[0]], tmp_path / "report").read_text()
-    assert "constant" in page
+    write([evaluation[0]], tmp_path / "report")
+    (table,) = (tmp_path / "report/tables").glob("errors-*.csv")
+    errors = {(row["group"], row["run"]): row for row in rows_of(table)}
+    summary = json.loads((evaluation[0] / "summary.json").read_text())
+    for detector in summary["detectors"]:
+        found = [row for (_, run), row in errors.items() if run == detector["run"]]
+        assert any(f"{detector['thresholds'][2]['error']:.6f}" in row.values() for row in found)
 
 
 def test_coco_photos_are_scored_whole_and_without_human_thresholds_only_the_curves_are_there(runs, photos, tmp_path):
@@ -168,6 +175,18 @@ def test_coco_photos_are_scored_whole_and_without_human_thresholds_only_the_curv
     assert "cannot be said" in write([out], tmp_path / "report").read_text()
 
 
+def test_the_constant_never_comes_from_scored_photos(photos):
+    """A file of annotations is scored whole: then the published means are the constant."""
+    pack = open_pack(cached_pack(Source(photos), 64, silent).root)
+    human = detectors.human_thresholds(photos / "thresholds.csv", pack)
+    everything = np.arange(len(pack))
+    assert len(detectors._training_rows(pack, everything)) == 0
+    assert (
+        detectors.agreement.constant_of(human[detectors._training_rows(pack, everything)]).source == "published means"
+    )
+    assert set(detectors._training_rows(pack, pack.rows("test"))) == set(pack.rows("train"))
+
+
 def test_mistakes(runs, photos, tmp_path):
     human = photos / "thresholds.csv"
     other = tmp_path / "other.csv"
@@ -184,3 +203,6 @@ def test_mistakes(runs, photos, tmp_path):
             evaluate(words, photos, "test", 1, tmp_path / "e", silent, None, thresholds)
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "e").exists()
+    pack = cached_pack(Source(photos), 64, silent).root
+    with pytest.raises(UserError, match=r"is a pack, which needs no annotations: leave none\.json out"):
+        evaluate([runs["detector"]], pack, "test", 1, tmp_path / "e", silent, Path("none.json"))

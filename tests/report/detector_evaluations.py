@@ -46,7 +46,7 @@ def write(
             _entry(sign, people[:, part], predicted[:, part], np.array(constant)[part], never[:, part], human)
             for sign, part in (("negative", [0]), ("positive", [1]), ("both", [0, 1]))
         ]
-        verdict = "no better than the constant" if human else "no human thresholds here"
+        verdict = "not shown to beat the constant" if human else "no human thresholds here"
         if human and entries[2]["difference_high"] < 0:
             verdict = "better than the constant"
         detectors.append(
