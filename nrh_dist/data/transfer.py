@@ -18,11 +18,15 @@ Channels = Literal["l", "lab"]
 
 OBJECT_LEVEL = 128  # a mask value from here on counts as object
 RATIO_LIMIT = 3.0  # bound on the ratio of deviations, both ways: beyond it noise is blown up or texture ironed out
+CHROMA_DECIMALS = 2  # of a and b: the rounding errors of greys, up to 0.005 with any library, must not be ranked
 CLIP_TOLERANCE = 0.5  # in units of Lab: above rounding, below what can be seen
 
 
 class Distribution(NamedTuple):
-    """Of one channel: its K different ``values`` in ascending order and the ``share`` of pixels up to each."""
+    """Of one channel: its K different ``values`` in ascending order and the ``share`` of pixels up to each.
+
+    Of a and b, whose values are rounded, half of the pixels that have the value itself are left out of its share.
+    """
 
     values: FloatImage
     share: FloatImage
@@ -79,7 +83,7 @@ def statistics(lab: FloatImage, method: Method, channels: Channels) -> Statistic
     """What ``method`` has to know of an object's Mx3 Lab to match these ``channels``."""
     mean, deviation = cv2.meanStdDev(lab[None])
     described = lab.T[: len(channels)] if method == "hist" else ()
-    distributions = tuple(_distribution(channel) for channel in described)
+    distributions = tuple(_distribution(values, channel) for channel, values in enumerate(described))
     return Statistics(mean[:, 0].astype(np.float64), deviation[:, 0].astype(np.float64), distributions)
 
 
@@ -155,15 +159,22 @@ def match_meanstd(values: FloatImage, source: Statistics, reference: Statistics,
 def match_hist(values: FloatImage, source: Statistics, reference: Statistics, channel: int) -> FloatImage:
     """Map N ``values`` of a channel so that ``source``, a part of them, gets the distribution of ``reference``.
 
-    The rank of a value is the share of pixels up to it, linear between the values that occur, as in scikit-image's
-    ``match_histograms``.
+    The rank of a value is its share, linear between the values that occur: for L as in scikit-image's
+    ``match_histograms``; for a and b the middle of the ranks of equal values, so that a grey object gets the median
+    colour of its reference, not its most extreme one.
     """
     own, wanted = source.distributions[channel], reference.distributions[channel]
     matched = np.interp(own.share, wanted.share, wanted.values)
-    return np.interp(values, own.values, matched).astype(np.float32)
+    return np.interp(_rankable(values, channel), own.values, matched).astype(np.float32)
 
 
-def _distribution(values: FloatImage) -> Distribution:
-    ordered = np.sort(values)
+def _distribution(values: FloatImage, channel: int) -> Distribution:
+    ordered = np.sort(_rankable(values, channel))
     last = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)  # of each run of equal values
-    return Distribution(ordered[last], ((last + 1) / len(ordered)).astype(np.float32))
+    up_to = last + 1
+    ranks = up_to - np.diff(up_to, prepend=0) / 2 if channel else up_to
+    return Distribution(ordered[last], (ranks / len(ordered)).astype(np.float32))
+
+
+def _rankable(values: FloatImage, channel: int) -> FloatImage:
+    return np.round(values, CHROMA_DECIMALS) if channel else values

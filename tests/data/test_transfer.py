@@ -37,10 +37,14 @@ def test_a_region_holds_the_pixels_under_the_mask(photo, mask):
     np.testing.assert_allclose(found.lab, lab_of(photo)[mask > 0], atol=1e-4)
     np.testing.assert_allclose(found.statistics.mean, inside.mean(axis=0), atol=1e-4)
     np.testing.assert_allclose(found.statistics.deviation, inside.std(axis=0), atol=1e-4)
-    for values, found_one in zip(inside.T, found.statistics.distributions, strict=True):
-        different, counts = np.unique(values, return_counts=True)
-        np.testing.assert_allclose(found_one.values, different, atol=1e-4)
-        np.testing.assert_allclose(found_one.share, counts.cumsum() / len(values), rtol=1e-6)
+    lightness, *chroma = found.statistics.distributions
+    different, counts = np.unique(inside[:, 0], return_counts=True)
+    np.testing.assert_allclose(lightness.values, different, atol=1e-4)
+    np.testing.assert_allclose(lightness.share, counts.cumsum() / counts.sum(), rtol=1e-6)
+    for values, found_one in zip(found.lab[found.inside, 1:].T, chroma, strict=True):
+        different, counts = np.unique(values.round(2), return_counts=True)
+        np.testing.assert_array_equal(found_one.values, different)
+        np.testing.assert_allclose(found_one.share, (counts.cumsum() - counts / 2) / counts.sum(), rtol=1e-6)
     np.testing.assert_allclose(found.weight * 255, mask[mask > 0], rtol=1e-6)
 
 
@@ -83,6 +87,26 @@ def test_hist_to_itself_changes_nothing(photo, mask):
     found = region(photo, mask, "hist", "lab")
     result = transfer(photo, found, found.statistics, "lab")
     assert np.abs(result.composite.astype(int) - photo).max() <= 1
+
+
+def test_hist_gives_greys_the_median_colour_whatever_their_rounding_errors(mask):
+    rng = np.random.default_rng(4)
+    grey = rng.integers(70, 150, (40, 50, 1), dtype=np.uint8).repeat(3, axis=2)
+    coloured = rng.gamma(3, 10, (5000, 3)).astype(np.float32) + np.float32([30, 5, -20])
+    reference, found = statistics(coloured, "hist", "lab"), region(grey, mask, "hist", "lab")
+    composites = []
+    for noise in (0, 1e-4):
+        lab = found.lab + rng.normal(0, noise, found.lab.shape) * np.array([0, 1, 1])
+        lab = lab.astype(np.float32)
+        noisy = found._replace(lab=lab, statistics=statistics(lab, "hist", "lab"))
+        composites.append(transfer(grey, noisy, reference, "lab").composite)
+        for channel in (1, 2):
+            matched = match_hist(lab[:, channel], noisy.statistics, reference, channel)
+            np.testing.assert_allclose(matched, np.median(coloured[:, channel]), atol=0.02)
+    np.testing.assert_array_equal(*composites)
+    levels, after = grey[mask > 0][:, 0], composites[0][mask > 0]
+    assert len(np.unique(after, axis=0)) <= len(np.unique(levels))
+    assert all(len(np.unique(after[levels == level], axis=0)) == 1 for level in np.unique(levels))
 
 
 def test_outside_the_mask_not_a_bit_changes_and_soft_edges_blend(photo, mask):

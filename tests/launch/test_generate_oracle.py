@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
+from scipy.stats import rankdata
 from skimage.color import lab2rgb, rgb2lab
 from skimage.exposure import match_histograms
 
@@ -60,7 +61,8 @@ class Oracle:
         reference, reference_mask = self.load(row["reference_photo_id"], row["reference_annotation_id"])
         lab, wanted = rgb2lab(photo), rgb2lab(reference)[reference_mask]
         for channel in range(1 if row["channels"] == "l" else 3):
-            lab[mask, channel] = self.match(lab[mask, channel], wanted[:, channel], row["method"])
+            method = f"{row['method']} of a and b" if channel and row["method"] == "hist" else row["method"]
+            lab[mask, channel] = self.match(lab[mask, channel], wanted[:, channel], method)
         lab[..., 0] = lab[..., 0].clip(0, 100)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # negative Z values are set to zero
@@ -72,6 +74,10 @@ class Oracle:
     def match(values, wanted, method):
         if method == "hist":
             return match_histograms(values[:, None], wanted[:, None])[:, 0]
+        if method == "hist of a and b":
+            values, wanted = values.round(2), wanted.round(2)
+            shares = [rankdata(channel) / len(channel) for channel in (values, wanted)]
+            return np.interp(shares[0], np.sort(shares[1]), np.sort(wanted))
         ratio = np.clip(wanted.std() / values.std(), 1 / 3, 3)
         return (values - values.mean()) * ratio + wanted.mean()
 
@@ -84,7 +90,7 @@ def test_composites_are_those_of_the_oracle(request, tmp_path, data, method, cha
     oracle = Oracle(images, annotations)
     rows = list(csv.DictReader((tmp_path / "manifest.csv").open()))
     assert len(rows) == COUNT[data]
-    errors, drift = [], []
+    errors, greys, drift = [], [], []
     for row in rows:
         photo, mask, expected, free = oracle.composite(row)
         made = pixels(tmp_path / "COCOExp/composite_images" / row["composite"])
@@ -93,16 +99,18 @@ def test_composites_are_those_of_the_oracle(request, tmp_path, data, method, cha
         np.testing.assert_array_equal(pixels(tmp_path / f"COCOExp/masks/{stem}.png")[..., 0] > 0, mask)
         np.testing.assert_array_equal(pixels(tmp_path / f"COCOExp/real_images/c{row['photo_id']}.png"), photo)
         errors.append(np.abs(made[mask] - np.rint(expected[mask])).ravel())
+        greys.append((photo[mask] == photo[mask][:, :1]).all(axis=1).repeat(3))
         assert float(row["mse"]) == pytest.approx(((made - photo.astype(float)) ** 2).mean(), abs=1e-6)
         assert float(row["area_fraction"]) == pytest.approx(mask.mean(), abs=1e-6)
         lightness = [rgb2lab(picture)[mask, 0].mean() for picture in (photo, made)]
         assert float(row["shift_stops"]) == pytest.approx(np.log2(lightness[1] / lightness[0]), abs=0.01)
         drift.append((rgb2lab(made) - rgb2lab(photo))[mask & free & (rgb2lab(made)[..., 0] > 10), 1:])
-    errors = np.concatenate(errors)
-    if (method, channels) == ("hist", "lab"):  # ranks the a and b of greys, which are rounding errors of 0
-        assert (errors > 1).mean() <= 0.02
+    errors, greys = np.concatenate(errors), np.concatenate(greys)
+    if (method, channels) == ("hist", "lab"):  # where a or b of the reference jumps, 0.01 of the photo's decides
+        assert errors[greys].max(initial=0) <= 1
+        assert errors.max() <= 16
     else:
         assert errors.max() <= 2
-        assert (errors > 1).mean() <= 0.001
+    assert (errors > 1).mean() <= 0.001
     if channels == "l":
         assert np.abs(np.concatenate(drift)).mean() < 0.5
