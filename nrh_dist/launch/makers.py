@@ -9,6 +9,7 @@ from typing import Any
 from nrh_dist.data.coco_exp import Maker, Outcome, Settings
 from nrh_dist.data.pairs import Pair
 from nrh_dist.errors import UserError
+from nrh_dist.launch import session
 
 CHUNK = 32  # pairs at a time: about a tenth of a second of work
 IN_FLIGHT = 2  # chunks an actor: one in work and one waiting, so that no actor waits for the driver
@@ -29,7 +30,8 @@ def makers(workers: int, settings: Settings, out: Path) -> Iterator[Run]:
 
     One worker is this process; more are actors of one CPU each, on a Ray that is connected already. Ray starts an actor
     that died anew and repeats what it had in hand, to the same files. The actors end with the context. The function
-    raises what ``Maker`` raises, and ``UserError`` for a chunk that kills its actor four times.
+    raises what ``Maker`` raises, and ``UserError`` with Ray's reason for an actor that is lost for good: its chunk
+    killed it four times, its machine or its memory gave out, or it could not start.
     """
     if workers == 1:
         maker = Maker(settings, out)
@@ -48,6 +50,7 @@ def makers(workers: int, settings: Settings, out: Path) -> Iterator[Run]:
 
 def _shared(actors: Sequence[Any], work: Iterable[Chunk]) -> Iterator[list[Outcome]]:
     import ray
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
     waiting = iter(work)
     running: dict[Any, Any] = {}
@@ -59,10 +62,11 @@ def _shared(actors: Sequence[Any], work: Iterable[Chunk]) -> Iterator[list[Outco
         running |= {actor.make_all.remote(chunk): actor for chunk in islice(waiting, 1)}
         try:
             yield ray.get(future)
-        except ray.exceptions.RayTaskError as error:
+        except RayTaskError as error:
             raise error.cause from None
-        except ray.exceptions.RayActorError:
+        except (RayActorError, NodeDiedError, OutOfMemoryError) as error:
+            started = not (isinstance(error, RayActorError) and error.actor_init_failed)
+            reason = " ".join(str(error).split()) if started else f"it could not start: {session.cause(error)}"
             raise UserError(
-                f"a worker died {RETRIES + 1} times over the same {CHUNK} pairs, likely for want of memory: "
-                "ask for fewer --workers; the same call goes on"
+                f"a worker was lost for good ({reason}); mend that or ask for fewer --workers: the same call goes on"
             ) from None

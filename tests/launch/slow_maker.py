@@ -27,6 +27,13 @@ class DyingMaker(Maker):
         return super().make(pair)
 
 
+class Stillborn(Maker):
+    """Cannot start."""
+
+    def __init__(self, *arguments):
+        raise ValueError("no such luck")
+
+
 class FullDisk(Maker):
     """Cannot write."""
 

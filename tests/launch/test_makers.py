@@ -3,7 +3,9 @@
 from itertools import islice
 
 import pytest
-from slow_maker import DyingMaker, FullDisk
+import ray
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError
+from slow_maker import DyingMaker, FullDisk, Stillborn
 
 from nrh_dist.data import coco, coco_exp, synthetic
 from nrh_dist.data.coco_exp import Settings
@@ -54,7 +56,38 @@ def test_a_killed_worker_loses_nothing(pairs, out, ray_session, monkeypatch):
 def test_pairs_that_always_kill_their_worker_are_given_up(pairs, out, ray_session, monkeypatch):
     monkeypatch.setattr(makers, "Maker", DyingMaker)
     out.with_name("out-deaths").write_text("99")
-    with pytest.raises(UserError, match="a worker died 4 times") as caught:
+    with pytest.raises(UserError, match=r"lost for good \(The actor .*fewer --workers") as caught:
+        made(pairs, out, 2)
+    assert "\n" not in str(caught.value)
+
+
+class FakeActor:
+    """Its work is never done."""
+
+    @property
+    def make_all(self):
+        return self
+
+    def remote(self, chunk):
+        return object()
+
+
+@pytest.mark.parametrize(
+    "error", [RayActorError(error_msg="killed\nby 9"), NodeDiedError("killed\nby 9"), OutOfMemoryError("killed\nby 9")]
+)
+def test_whatever_ray_lost_a_worker_to_is_the_reason(pairs, monkeypatch, error):
+    def get(future):
+        raise error
+
+    monkeypatch.setattr(ray, "wait", lambda futures: (futures[:1], futures[1:]))
+    monkeypatch.setattr(ray, "get", get)
+    with pytest.raises(UserError, match=r"lost for good \(.*killed by 9.*\); mend that or ask for fewer --workers"):
+        list(makers._shared([FakeActor()], makers.chunks(pairs)))
+
+
+def test_a_worker_that_cannot_start_says_why(pairs, out, ray_session, monkeypatch):
+    monkeypatch.setattr(makers, "Maker", Stillborn)
+    with pytest.raises(UserError, match=r"lost for good \(it could not start: ValueError: no such luck\)") as caught:
         made(pairs, out, 2)
     assert "\n" not in str(caught.value)
 
