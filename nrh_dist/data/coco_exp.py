@@ -221,9 +221,16 @@ def write_lists(made: Sequence[tuple[Pair, Outcome]], settings: Settings, out: P
 
 
 def read_manifest(out: Path) -> list[dict[str, str]]:
-    """The rows of the manifest with the columns of ``COLUMNS``; none where there is no manifest yet."""
+    """The rows of the manifest; none where there is no manifest yet. ``UserError`` unless it is one of ``COLUMNS``."""
     path = out / MANIFEST
-    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+    if not path.exists():
+        return []
+    reader = csv.DictReader(path.read_text(errors="replace").splitlines())
+    rows = list(reader)
+    is_ours = tuple(reader.fieldnames or ()) == COLUMNS
+    if not is_ours or any(None in (*row, *row.values()) or row["split"] not in SPLITS for row in rows):
+        raise UserError(f"{path} is not a manifest of COCO-Exp made by this version; move it or choose another --out")
+    return rows
 
 
 def is_sub_threshold(outcome: Outcome) -> bool:

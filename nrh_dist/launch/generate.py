@@ -46,7 +46,7 @@ def generate(
     candidates were rejected, by reason; all else is in ``manifest.csv``.
 
     Raises ``UserError``: bad arguments or annotations, missing photos, more composites than candidate pairs, a split
-    made with other settings, photos that the other split has, a full disk (a further call goes on).
+    made with other settings, photos that the other split has, a foreign manifest, a full disk (a further call goes on).
     """
     if count < 1 or workers < 1:
         raise UserError(f"count={count}, workers={workers}: both must be at least 1")
@@ -69,6 +69,7 @@ def generate(
     with locked(out):
         _check_other_split(objects, split, out)
         try:
+            coco_exp.read_manifest(out)  # refuse a foreign one before work starts
             coco_exp.prepare(out)
             log = Log(out, settings, annotations, count)
             with makers(workers, settings, out) as run:

@@ -8,6 +8,7 @@ from PIL import Image
 from pycocotools import mask as rle_codec
 from test_cli import mistake, nrh
 
+from nrh_dist.data.coco_exp import COLUMNS
 from nrh_dist.engine.lock import locked
 
 SQUARE = [[5, 5, 45, 5, 45, 35, 5, 35]]
@@ -177,6 +178,32 @@ def test_an_output_that_cannot_be_written(coco, capsys, out):
     (coco.root / "taken").write_text("a file")
     assert "cannot write to" in mistake(capsys, *coco.words(out=out))
     assert (coco.root / "taken").read_text() == "a file"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "name,size\na,1\n", "composite,split\nc1.jpg,test\n", "\0\xff"),
+        *(
+            ",".join(COLUMNS) + "\n" + row
+            for row in ("a.jpg,test\n", "a.jpg,val" + ",1" * 13, "a.jpg,test" + ",1" * 14)
+        ),
+    ],
+)
+def test_a_foreign_manifest_is_refused_before_work_starts(coco, capsys, content):
+    coco.add().add()
+    manifest = coco.root / "out/manifest.csv"
+    manifest.parent.mkdir()
+    manifest.write_text(content, encoding="latin-1")
+    assert "manifest.csv is not a manifest of COCO-Exp" in mistake(capsys, *coco.words())
+    assert manifest.read_text(encoding="latin-1") == content
+    assert not (coco.root / "out/COCOExp").exists()
+
+
+def test_a_manifest_that_is_a_folder(coco, capsys):
+    coco.add().add()
+    (coco.root / "out/manifest.csv").mkdir(parents=True)
+    assert "cannot write to" in mistake(capsys, *coco.words())
 
 
 def test_two_runs_at_once(coco, capsys):
