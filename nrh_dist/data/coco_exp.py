@@ -143,9 +143,9 @@ class Maker:
 
     def _write(self, pair: Pair, target: _Object, result: Transfer) -> None:
         files, settings = files_of(pair, self._settings, self._out), self._settings
-        if not os.path.exists(files.real):
+        if not is_written(files.real):
             _write(files.real, _real_bytes(pair.target, target.photo, settings), self._out)
-        if not os.path.exists(files.mask):
+        if not is_written(files.mask):
             _write(files.mask, cv2.imencode(".png", target.mask, MASK_OPTIONS)[1].data, self._out)
         _write(files.composite, _encode(result.composite, settings.format), self._out)
 
@@ -183,6 +183,11 @@ def files_of(pair: Pair, settings: Settings, out: Path) -> Files:
         mask=f"{masks}/{pair.mask_name}.png",
         real=f"{reals}/{pair.real_name}{extension}",
     )
+
+
+def is_written(file: str) -> bool:
+    """Whether ``file`` is there with something in it; a power cut can leave an empty one."""
+    return os.path.exists(file) and os.path.getsize(file) > 0
 
 
 def prepare(out: Path) -> None:
@@ -292,7 +297,10 @@ def _encode(photo: NDArray[np.uint8], format: Format) -> Content:
 
 
 def _write(path: str | Path, content: Content, out: Path) -> None:
-    """Under its final name a file is whole. Two workers may write one mask: until then each has a name of its own."""
+    """Nothing is half-written under a final name, whoever is killed; no flush, so a power cut may leave it empty.
+
+    Two workers may write one mask: until the rename each file has a name of its own.
+    """
     temporary = f"{out}/{SCRATCH}/{uuid.uuid4().hex}"
     with open(temporary, "wb", buffering=0) as file:
         file.write(content)

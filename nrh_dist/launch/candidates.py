@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -22,7 +21,10 @@ class Log:
     """``COCOExp/candidates_<split>.jsonl``: the settings, then one outcome a line."""
 
     def __init__(self, out: Path, settings: Settings, annotations: Path, count: int) -> None:
-        """Read what there is. ``UserError`` if it is of other settings or of more than ``count`` composites."""
+        """Read what there is. ``UserError`` if it is of other settings or of more than ``count`` composites.
+
+        A count is noted before its work starts: a smaller one would no longer give the files of a run of its own.
+        """
         with annotations.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         self._settings, self._out = settings, out
@@ -35,11 +37,11 @@ class Log:
         self.finish(count)
 
     def is_done(self, pair: Pair) -> bool:
-        """Whether ``pair`` was rejected, or made and its files are still there."""
+        """Whether ``pair`` was rejected, or made and its files are still there and not empty."""
         outcome = self.outcomes.get(pair.index)
         if outcome is None or outcome.rejected:
             return outcome is not None
-        return all(os.path.exists(file) for file in coco_exp.files_of(pair, self._settings, self._out))
+        return all(coco_exp.is_written(file) for file in coco_exp.files_of(pair, self._settings, self._out))
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
         """Note more outcomes."""
@@ -65,6 +67,6 @@ class Log:
             raise UserError(f"{self._out} has a {split} split made otherwise ({was}); choose another --out")
         if header["count"] > self._header["count"]:
             raise UserError(
-                f"{self._out} has a split of {header['count']} composites; ask for at least as many or choose another "
-                "--out"
+                f"{self._out} has a {self._settings.split} split of {header['count']} composites, finished or begun; "
+                "ask for at least as many or choose another --out"
             )

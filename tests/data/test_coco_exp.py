@@ -61,6 +61,16 @@ def test_jpeg_writes_three_files_and_keeps_the_photo_byte_for_byte(instance, out
         assert image.quantization[0][0] == 2  # quality 95
 
 
+def test_an_empty_real_photo_or_mask_is_written_again(instance, out):
+    maker, pair = Maker(Settings(0), out), Pair(5, 2, instance(1), instance(2, level=160))
+    maker.make(pair)
+    whole = {name: (out / name).read_bytes() for name in files(out)}
+    for name in whole:
+        (out / name).write_bytes(b"")
+    maker.make(pair)
+    assert {name: (out / name).read_bytes() for name in files(out)} == whole
+
+
 def test_png_is_exact_outside_the_mask(instance, out):
     pair = Pair(0, 1, instance(1), instance(2, level=60))
     outcome = Maker(Settings(0, format="png"), out).make(pair)

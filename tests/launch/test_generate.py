@@ -198,6 +198,32 @@ def test_bad_photos_are_left_out_and_too_few_pairs_are_told(coco_folder, tmp_pat
     assert len(layouts.index(layouts.Source(tmp_path / "b"))) == most
 
 
+def test_files_that_a_power_cut_left_empty_are_made_again(make, tmp_path):
+    make(tmp_path, count=12)
+    whole = contents(tmp_path)
+    for folder in ("composite_images", "masks", "real_images"):
+        next((tmp_path / "COCOExp" / folder).iterdir()).write_bytes(b"")
+        make(tmp_path, count=12)
+        assert contents(tmp_path) == whole
+
+
+def test_a_larger_count_that_was_only_begun_is_not_called_finished(make, tmp_path, monkeypatch):
+    make(tmp_path / "done", count=12)
+    make(tmp_path / "whole", count=40)
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Maker, "make", full)
+        with pytest.raises(UserError, match="No space left"):
+            make(tmp_path / "done", count=40)
+    with pytest.raises(UserError, match="40 composites, finished or begun; ask for at least as many"):
+        make(tmp_path / "done", count=12)
+    make(tmp_path / "done", count=40)
+    assert contents(tmp_path / "done") == contents(tmp_path / "whole")
+
+
 def test_a_disk_that_refuses_is_one_line_and_a_second_call_goes_on(make, tmp_path, monkeypatch):
     make(tmp_path / "whole", count=40)
     real, calls = Maker.make, []
