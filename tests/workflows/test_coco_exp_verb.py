@@ -238,3 +238,10 @@ def test_more_workers_than_this_ray_has(coco, capsys, ray_session):
     coco.add().add()
     assert "64 workers need 64 CPUs" in mistake(capsys, *coco.words(workers=64))
     assert not (coco.root / "out").exists()
+
+
+def test_more_workers_than_this_machine_has_are_refused_before_anything_is_read(coco, capsys, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    words = coco.words(workers=500)
+    (coco.root / "a.json").write_text("not read")
+    assert "500 workers need 500 CPUs" in mistake(capsys, *words)
