@@ -25,6 +25,7 @@ from nrh_dist.workflows import made_up, naive
 from nrh_dist.workflows.measure import Figure, figure, interleaved, peak_memory
 
 SPEED_ROUNDS, SCALING_ROUNDS, LOADING_ROUNDS = 10, 7, 3
+FEWEST_PAIRS = 2 * SPEED_ROUNDS  # half of them are done once more, with PNG
 SPEED_TARGET, SCALING_TARGET, LOADING_TARGET = 20.0, 0.9, 5.0
 WORKERS = 2
 PAPER_COUNT = 68_128  # composites of the paper's COCO-Exp
@@ -36,7 +37,8 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 def bench(images: Path | None, annotations: Path | None, count: int, say: Say) -> list[Figure]:
     """Speed, scaling, and loading with its memory; of ``count`` pairs of these photos, or of sample data.
 
-    Speed: ``count`` pairs. Scaling: ``count`` pairs a round, or fewer where there are not so many.
+    Speed: ``count`` pairs that are not rejected, or as many as there are. Scaling: ``count`` pairs a round, or fewer
+    where there are not so many.
     """
     naive.require_peer()
     target: float | None = SPEED_TARGET
@@ -49,8 +51,7 @@ def bench(images: Path | None, annotations: Path | None, count: int, say: Say) -
             annotations = folder / "sample/coco/annotations/instances_train2017.json"
             target = None
         pairs = _pairs(images, annotations, count)
-        say(f"speed: {min(count, len(pairs))} pairs by the generator and by the naive route, in turns")
-        figures = _speed(pairs[:count], annotations, target, say)
+        figures = _speed(pairs, count, annotations, target, say)
         say(f"scaling: {WORKERS} Ray workers and {WORKERS} plain processes, in turns")
         scaling, worker = _scaling(pairs, annotations, count, folder, say)
         say("loading: a made-up file of the size of instances_train2017.json, by msgspec and by pycocotools, in turns")
@@ -61,8 +62,7 @@ def _pairs(images: Path, annotations: Path, count: int) -> list[Pair]:
     """All pairs that the bench needs, from the plan of seed 0."""
     objects, _ = eligible(coco.load(annotations), images)
     pairs = list(islice(plan(objects, SETTINGS.seed), count * (SCALING_ROUNDS + 1)))
-    if len(pairs) < SPEED_ROUNDS + SCALING_ROUNDS:
-        raise UserError(f"{annotations} gives {len(pairs)} pairs: too few to measure anything")
+    _check_number(pairs, annotations)
     missing = {str(pair.target.photo) for pair in pairs if not pair.target.photo.exists()}
     if missing:
         raise UserError(
@@ -71,16 +71,27 @@ def _pairs(images: Path, annotations: Path, count: int) -> list[Pair]:
     return pairs
 
 
-def _speed(pairs: Sequence[Pair], annotations: Path, target: float | None, say: Say) -> list[Figure]:
+def _check_number(pairs: Sequence[Pair], annotations: Path) -> None:
+    if len(pairs) < FEWEST_PAIRS:
+        raise UserError(
+            f"{annotations} gives at most {len(pairs)} usable pairs: too few to measure anything, which takes "
+            f"{FEWEST_PAIRS}; give annotations of more photos"
+        )
+
+
+def _speed(pairs: Sequence[Pair], count: int, annotations: Path, target: float | None, say: Say) -> list[Figure]:
     """CPU seconds of one thread: what others do on the machine at the same time is not counted.
 
     Both write to memory where they can: the time in which a disk finds room for a file depends on what was there.
     """
     memory = _memory()
     with TemporaryDirectory(prefix="nrh-bench-", dir=memory) as folder, _process() as child:
-        ours = child.submit(speed_ratios, pairs, annotations, Path(folder), "jpeg").result()
+        chosen = child.submit(usable, pairs, count, Path(folder)).result()
+        _check_number(chosen, annotations)
+        say(f"speed: {len(chosen)} pairs by the generator and by the naive route, in turns")
+        ours = child.submit(speed_ratios, chosen, annotations, Path(folder), "jpeg").result()
         say("speed: once more, with PNG from both")
-        exact = child.submit(speed_ratios, pairs[: len(pairs) // 2], annotations, Path(folder), "png").result()
+        exact = child.submit(speed_ratios, chosen[: len(chosen) // 2], annotations, Path(folder), "png").result()
     unit = "CPU seconds a composite on one core"
     files = "memory" if memory else "disk"
     writes = f"writes composite, mask and photo; the peer writes the composite as PNG; both to {files}"
@@ -88,6 +99,14 @@ def _speed(pairs: Sequence[Pair], annotations: Path, target: float | None, say: 
         figure("speed", ours, target, "the naive route", unit, f"JPEG: {writes}"),
         figure("speed (PNG)", exact, None, "the naive route", unit, f"PNG: {writes}"),
     ]
+
+
+def usable(pairs: Sequence[Pair], count: int, folder: Path) -> list[Pair]:
+    """The first ``count`` pairs that are not rejected: the naive route rejects none, so others are unequal work."""
+    with TemporaryDirectory(dir=folder) as scratch:
+        coco_exp.prepare(Path(scratch))
+        maker = Maker(SETTINGS, Path(scratch))
+        return list(islice((pair for pair in pairs if not maker.make(pair).rejected), count))
 
 
 def speed_ratios(pairs: Sequence[Pair], annotations: Path, folder: Path, format: Format) -> list[float]:

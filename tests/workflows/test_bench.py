@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from test_cli import mistake, nrh
 
 from nrh_dist.data import coco
@@ -46,6 +48,42 @@ def test_all_runs_every_bench(tmp_path, monkeypatch):
     given = bench.Input(None, None, 2)
     assert len(bench.run("all", given, tmp_path / "a.json", print)) == 3
     assert len(bench.run("one", given, tmp_path / "a.json", print)) == 1
+
+
+def write_coco(root, photos, flat=0):
+    """Annotations of one square in each photo, by category; the photos of the first ``flat`` have one colour."""
+    rng = np.random.default_rng(0)
+    content = {"images": [], "annotations": [], "categories": [{"id": one, "name": str(one)} for one in set(photos)]}
+    square = [[5, 5, 45, 5, 45, 35, 5, 35]]
+    for number, category in enumerate(photos, 1):
+        picture = np.full((40, 50, 3), 90, np.uint8) if number <= flat else rng.integers(60, 200, (40, 50, 3), np.uint8)
+        Image.fromarray(picture).save(root / f"{number}.jpg")
+        content["images"].append({"id": number, "file_name": f"{number}.jpg", "width": 50, "height": 40})
+        content["annotations"].append(
+            {"id": number, "image_id": number, "category_id": category, "area": 1200, "segmentation": square}
+        )
+    (root / "a.json").write_text(json.dumps(content))
+
+
+def test_fewer_pairs_than_the_rounds_with_png_need_are_refused(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_coco(tmp_path, (1, 1, 1, 1, 2, 2, 2))
+    words = ("bench", "generate", "--images", ".", "--annotations", "a.json")
+    assert "18 usable pairs: too few" in mistake(capsys, *words)
+    write_coco(tmp_path, (1, 1, 1, 1, 1), flat=1)
+    assert "12 usable pairs: too few" in mistake(capsys, *words)  # 20, of which 8 are rejected
+
+
+def test_rejected_pairs_are_not_timed(tmp_path):
+    write_coco(tmp_path, (1, 1, 1, 1, 1), flat=1)
+    pairs = bench_generate._pairs(tmp_path, tmp_path / "a.json", 20)
+    assert len(pairs) == 20
+    chosen = bench_generate.usable(pairs, 20, tmp_path)
+    assert chosen == [pair for pair in pairs if 1 not in (pair.target.photo_id, pair.reference.photo_id)]
+    assert bench_generate.usable(pairs, 5, tmp_path) == chosen[:5]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [*(f"{one}.jpg" for one in range(1, 6)), "a.json"]
+    )
 
 
 def test_mistakes(capsys, tmp_path, monkeypatch):
