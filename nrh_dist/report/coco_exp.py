@@ -17,9 +17,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from nrh_dist.errors import UserError
 from nrh_dist.report.figures import BETTER_COLOUR, DOTS_PER_INCH, STYLE, UNCHANGED_COLOUR, WIDTH, WORSE_COLOUR
 from nrh_dist.report.paper import TABLE_3
-from nrh_dist.report.statistics import BINS
+from nrh_dist.report.statistics import BINS, size_bins
 
-SUB_THRESHOLD_STOPS = 0.22  # as flagged in the manifest: people hardly notice a smaller shift
+SUB_THRESHOLD_STOPS = 0.22  # where the manifest's flag changes: an edge of bars, and a number in the text
 STOPS = (-inf, -1.0, -0.5, -SUB_THRESHOLD_STOPS, 0.0, SUB_THRESHOLD_STOPS, 0.5, 1.0, inf)
 TOP_CATEGORIES = 8
 PAPER = TABLE_3["COCO-Exp"]["identity"]
@@ -28,23 +28,14 @@ BAR = 24  # characters of the longest bar in the summary
 
 @dataclass(frozen=True)
 class Composites:
-    """The N composites of one split: ``category``: N names; the others N numbers, as in the manifest."""
+    """The N composites of one split: N names, N numbers and N bool, as in the manifest."""
 
     category: Sequence[str]
     area_fraction: np.ndarray
     shift_stops: np.ndarray
     clipped_share: np.ndarray
     mse: np.ndarray
-
-    @property
-    def is_sub_threshold(self) -> np.ndarray:
-        """N bool."""
-        return np.abs(self.shift_stops) < SUB_THRESHOLD_STOPS
-
-    @property
-    def size_bin(self) -> np.ndarray:
-        """N places in ``BINS``."""
-        return np.minimum(np.floor(10 * self.area_fraction).astype(int), len(BINS) - 1)
+    is_sub_threshold: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -77,9 +68,10 @@ def read(manifest: Path, split: str) -> Composites:
             np.array([float(row[column]) for row in rows])
             for column in ("area_fraction", "shift_stops", "clipped_share", "mse")
         ]
+        numbers.append(np.array([bool(int(row["sub_threshold"])) for row in rows]))
     except OSError as error:
         raise UserError(f"cannot read {manifest}: {error.strerror}") from None
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{manifest} is not a manifest of COCO-Exp: {error}") from None
     if not rows:
         raise UserError(f"{manifest} has no composites of the {split} split")
@@ -128,9 +120,9 @@ def _interval(low: float, high: float) -> str:
 
 
 def _size_lines(found: Composites) -> list[str]:
-    lines = []
+    lines, bins = [], size_bins(found.area_fraction)
     for place, label in enumerate(BINS):
-        chosen = found.mse[found.size_bin == place]
+        chosen = found.mse[bins == place]
         paper = f"{PAPER[place]:,.1f}" if place < len(PAPER) else ""
         if len(chosen) or paper:
             ours = f"{chosen.mean():,.1f}" if len(chosen) else "-"

@@ -9,18 +9,18 @@ from PIL import Image
 from nrh_dist.errors import UserError
 from nrh_dist.report import coco_exp
 
-COLUMNS = ("composite", "split", "category", "area_fraction", "shift_stops", "clipped_share", "mse")
+COLUMNS = ("composite", "split", "category", "area_fraction", "shift_stops", "clipped_share", "mse", "sub_threshold")
 
 
 @pytest.fixture
 def manifest(tmp_path):
     """Eleven test composites of ten categories, two of them cats, and one of the train split."""
-    rows = [["a.jpg", "train", "dog", 0.5, 3.0, 0.0, 9999.0]]
+    rows = [["a.jpg", "train", "dog", 0.5, 3.0, 0.0, 9999.0, 0]]
     shifts = (-2.0, -0.7, -0.3, -0.22, -0.1, 0.0, 0.219, 0.3, 0.7, 1.0, 1.5)
     for number, shift in enumerate(shifts):
         category = "cat" if number < 2 else f"kind {number}"
         area = 0.1 if number == 1 else 0.05 + 0.9 * (number == 2)
-        rows.append([f"{number}.jpg", "test", category, area, shift, 0.1, 100.0 * number])
+        rows.append([f"{number}.jpg", "test", category, area, shift, 0.1, 100.0 * number, int(-0.22 < shift < 0.22)])
     with (tmp_path / "manifest.csv").open("w") as file:
         csv.writer(file).writerows([COLUMNS, *rows])
     return tmp_path / "manifest.csv"
@@ -30,8 +30,14 @@ def test_only_the_rows_of_the_split_are_read(manifest):
     found = coco_exp.read(manifest, "test")
     assert len(found.mse) == 11
     assert found.is_sub_threshold.sum() == 3
-    assert list(found.size_bin[:3]) == [0, 1, 9]
     assert coco_exp.read(manifest, "train").category == ["dog"]
+
+
+def test_the_flag_is_that_of_the_manifest(manifest):
+    lines = manifest.read_text().splitlines()
+    assert lines[-1].endswith(",1.5,0.1,1000.0,0")
+    manifest.write_text("\n".join([*lines[:-1], lines[-1][:-1] + "1"]))
+    assert list(np.flatnonzero(coco_exp.read(manifest, "test").is_sub_threshold)) == [4, 5, 6, 10]
 
 
 def test_the_summary_counts_every_composite_once(manifest):
@@ -85,7 +91,9 @@ def test_the_picture_is_drawn(manifest, tmp_path):
     [
         ("", "no composites of the test split"),
         ("composite,split\na.jpg,test\n", "is not a manifest"),
-        (",".join(COLUMNS) + "\na,test,cat,x,1,1,1\n", "is not a manifest"),
+        (",".join(COLUMNS) + "\na,test,cat,x,1,1,1,1\n", "is not a manifest"),
+        (",".join(COLUMNS) + "\na,test,cat,1,1,1,1,x\n", "is not a manifest"),
+        (",".join(COLUMNS) + "\na,test,cat,1,1\n", "is not a manifest"),
     ],
 )
 def test_a_broken_manifest_is_one_line(tmp_path, content, message):

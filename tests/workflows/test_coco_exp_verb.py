@@ -10,6 +10,7 @@ from test_cli import mistake, nrh
 
 from nrh_dist.data.coco_exp import COLUMNS
 from nrh_dist.engine.lock import locked
+from nrh_dist.report import coco_exp as report
 
 SQUARE = [[5, 5, 45, 5, 45, 35, 5, 35]]
 
@@ -79,6 +80,25 @@ def test_a_set_comes_with_its_summary_and_its_picture(coco, capsys):
         *(".lock", "COCOExp", "IHD_test.txt", "distributions_test.png", "manifest.csv")
     ]
     assert len(composites(coco.root)) == 6
+
+
+def test_a_picture_that_cannot_be_written_is_one_line_and_leaves_the_old_one(coco, capsys, monkeypatch):
+    coco.add().add().add()
+    assert nrh(capsys, *coco.words())[0] == 0
+    before = {path.name: path.read_bytes() for path in (coco.root / "out").iterdir() if path.is_file()}
+
+    def full(data, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(report, "draw", full)
+        assert "distributions_test.png: No space left on device" in mistake(capsys, *coco.words())
+    assert {path.name: path.read_bytes() for path in (coco.root / "out").iterdir() if path.is_file()} == before
+    (coco.root / "out/distributions_test.png").unlink()
+    (coco.root / "out/distributions_test.png").mkdir()
+    assert "distributions_test.png: Is a directory" in mistake(capsys, *coco.words())
+    assert not list((coco.root / "out").glob(".*.png"))
 
 
 @pytest.mark.parametrize("channels", ["l", "lab"])
