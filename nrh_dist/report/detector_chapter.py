@@ -113,7 +113,7 @@ def _chapter(evaluation: DetectorEvaluation, title: str, slug: str, folder: Path
     human = evaluation.summary.human.photos > 0
     errors = [tables.errors(evaluation, slug)] if human else []
     errors.append(tables.thresholds(evaluation, slug))
-    detection = [tables.detection(evaluation, slug)]
+    detection = [tables.detection(evaluation, slug), tables.separation(evaluation, slug)]
     for table in (*errors, *detection):
         write_csv(table, folder / "tables" / f"{table.name}.csv")
     return DetectorChapter(

@@ -84,37 +84,43 @@ def thresholds(evaluation: DetectorEvaluation, slug: str) -> Table:
 
 
 def detection(evaluation: DetectorEvaluation, slug: str) -> Table:
-    """The share of images in which each detector sees a shift of some sizes, in percent; at 0: false alarms.
-
-    Beside it the area under the ROC curve for each size.
-    """
-    curves = evaluation.curves
-    shown = [
-        offset
-        for offset in SHOWN_OFFSETS
-        if any(not isnan(value_at(curve, "detection_rate", offset)) for curve in curves)
+    """The share of images in which each detector sees a shift of some sizes, in percent; at 0: false alarms."""
+    rows, columns = _by_offset(evaluation, "detection_rate", "detected_percent", 100, 0)
+    notes = [
+        "Detected: the mean probability of the right sign inside the mask is at least 0.5; unchanged: of either sign."
     ]
+    return Table(f"detection-{slug}", "Images in which the shift is detected, %", columns, rows, notes)
+
+
+def separation(evaluation: DetectorEvaluation, slug: str) -> Table:
+    """The area under the ROC curve, shifted against unchanged images, for some sizes."""
+    rows, columns = _by_offset(evaluation, "auc", "auc", 1, 2)
+    notes = [
+        "Area under the ROC curve of the mean probability of the right sign inside the mask: 1 tells all shifted "
+        "images from all unchanged ones, 0.5 is chance."
+    ]
+    return Table(f"separation-{slug}", "Shifted against unchanged, whatever the threshold: AUC", columns, rows, notes)
+
+
+def _by_offset(
+    evaluation: DetectorEvaluation, measure: str, key: str, scale: float, decimals: int
+) -> tuple[list[Row], list[Column]]:
+    """A row a detector and transform, a column for each of the offsets that are shown and have a value."""
+    curves = evaluation.curves
+    shown = [offset for offset in SHOWN_OFFSETS if any(not isnan(value_at(curve, measure, offset)) for curve in curves)]
     low, high = ("darkened", "brightened") if evaluation.transforms == ["exposure"] else SIGNS
     columns = [Column("images", "Images", "", 0)]
     for offset in shown:
         group = f"{high}, stops" if offset > 0 else f"{low}, stops" if offset < 0 else "unchanged"
         title = f"{offset:+g}".replace("-", "−") if offset else "false alarms"
-        columns.append(Column(f"detected_percent_at_{offset:g}", title, group, 0))
-    shifts = [offset for offset in shown if offset]
-    for offset in shifts:
-        title = f"{offset:+g}".replace("-", "−")
-        columns.append(Column(f"auc_at_{offset:g}", title, "AUC against unchanged (chance: 0.5)", 2))
+        columns.append(Column(f"{key}_at_{offset:g}", title, group, decimals))
     rows = []
     for transform in evaluation.transforms:
         group = transform_title(transform) if len(evaluation.transforms) > 1 else ""
         rows += [
             Row(
                 shortened(curve.run, LONGEST_LABEL),
-                [
-                    curve.images,
-                    *(100 * value_at(curve, "detection_rate", offset) for offset in shown),
-                    *(value_at(curve, "auc", offset) for offset in shifts),
-                ],
+                [curve.images, *(scale * value_at(curve, measure, offset) for offset in shown)],
                 group,
                 "detector",
                 curve.run,
@@ -122,10 +128,7 @@ def detection(evaluation: DetectorEvaluation, slug: str) -> Table:
             for curve in curves
             if curve.transform == transform
         ]
-    notes = [
-        "Detected: the mean probability of the right sign inside the mask is at least 0.5; unchanged: of either sign."
-    ]
-    return Table(f"detection-{slug}", "Images in which the shift is detected, %", columns, rows, notes)
+    return rows, columns
 
 
 def value_at(curve: Curve, measure: str, offset: float) -> float:

@@ -214,6 +214,21 @@ def test_headline_doubts_a_rank_correlation_around_zero(tmp_path: Path) -> None:
     assert "no rank correlation" in detector_chapter.headline(detector_collect.read(folder))[1]
 
 
+def test_the_table_of_separation_has_the_areas_of_the_file(folder: Path, tmp_path: Path) -> None:
+    html.write([folder], tmp_path / "report")
+    (table,) = (tmp_path / "report/tables").glob("separation-*.csv")
+    rows = detector_evaluations.read_rows(folder / "offsets.csv")
+    areas = {(row["run"], row["transform"], float(row["offset_stops"])): row["auc"] for row in rows}
+    found = detector_evaluations.read_rows(table)
+    assert len(found) == 4 and "auc_at_0" not in found[0]
+    for row, transform in zip(found, ("exposure", "exposure", "contrast", "contrast"), strict=True):
+        for offset in (-1, -0.2, 0.5):
+            assert float(row[f"auc_at_{offset:g}"]) == float(areas[row["run"], transform, offset])
+
+
+TABLES = {"errors", "thresholds", "detection", "separation"}
+
+
 def test_page_is_complete_and_offline(folder: Path, tmp_path: Path) -> None:
     index = html.write([folder], tmp_path / "report")
     page, source = Page(index), index.read_text(encoding="utf-8")
@@ -255,7 +270,7 @@ def test_without_human_thresholds_the_page_says_so(tmp_path: Path) -> None:
         "overlap",
         "strip",
     }
-    assert {path.name.split("-")[0] for path in (index.parent / "tables").iterdir()} == {"detection", "thresholds"}
+    assert {path.name.split("-")[0] for path in (index.parent / "tables").iterdir()} == TABLES - {"errors"}
 
 
 def test_both_kinds_share_a_page(tmp_path: Path) -> None:
