@@ -114,6 +114,7 @@ def main(words: list[str]) -> None:
     with rundir.claimed(config) if place.is_main else nullcontext():
         run(config, pack_path, place, lambda _: None, print)
     if dist.is_initialized():
+        dist.barrier()  # no rank leaves while another one still talks to it
         dist.destroy_process_group()
 
 

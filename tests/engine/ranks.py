@@ -1,5 +1,6 @@
 """Several ranks of one process group on this machine, without Ray."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,4 +23,6 @@ def _rank(rank: int, function: Callable[..., Any], world: int, folder: Path, arg
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     torch.save(function(Place(rank, world), *arguments), folder / f"result-{rank}.pt")
+    dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # gloo's threads now and then abort an ordinary end of the interpreter
