@@ -13,11 +13,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from nrh_dist.data.images import EXTENSIONS
 from nrh_dist.data.samples import Problem, Sample
 from nrh_dist.errors import UserError
 
 SPLITS = ("train", "test")
-EXTENSIONS = (".jpeg", ".jpg", ".png")
 COCO_SUBSETS = ("HCOCO", "COCOExp")
 
 

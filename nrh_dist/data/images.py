@@ -16,6 +16,7 @@ from nrh_dist.errors import UserError
 PIXEL_LIMIT = 89_478_485  # 256 MiB of RGB: PIL's own line above which it suspects a decompression bomb
 DRAFT_ABOVE = 4_000_000  # pixels; below it, the decoding at reduced scale would save nothing worth having
 FORMATS = ("JPEG", "PNG")
+EXTENSIONS = (".jpeg", ".jpg", ".png")  # of their files, in any case
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG")
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 

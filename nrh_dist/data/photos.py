@@ -10,12 +10,12 @@ from collections import defaultdict
 from pathlib import Path
 
 from nrh_dist.data import coco
+from nrh_dist.data.images import EXTENSIONS
 from nrh_dist.data.pairs import Instance, eligible
 from nrh_dist.data.samples import Problem, Sample, Segmentation, is_held_out
 from nrh_dist.errors import UserError
 
 IMAGES, MASKS = "images", "masks"
-EXTENSIONS = (".jpeg", ".jpg", ".png")
 OBJECTS_PER_PHOTO = 3  # a crowded photo must not weigh ten times as much as a portrait
 TEST_FRACTION = 0.2  # of a folder without lists, by the hash of the photo's name: the same photos for everybody
 

@@ -49,11 +49,6 @@ def shift(image: Tensor, mask: Tensor, stops: Tensor, transforms: np.ndarray) ->
     return shifted
 
 
-def exposures(count: int) -> np.ndarray:
-    """``transforms`` of ``shift`` for N images that are all shifted in exposure."""
-    return np.full(count, TRANSFORMS.index("exposure"))
-
-
 def threshold_triplet(
     photo: Tensor, mask: Tensor, draws: Tensor, transforms: np.ndarray, limit_stops: float, thresholds: Tensor
 ) -> Triplet:

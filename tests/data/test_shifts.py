@@ -98,21 +98,21 @@ def test_a_batch_may_hold_several_transforms(photo, mask):
 
 def test_a_soft_mask_blends(photo, mask):
     stops = torch.tensor([4.0, -4.0])
-    whole = shifts.shift(photo, mask, stops, shifts.exposures(2))
-    half = shifts.shift(photo, mask / 2, stops, shifts.exposures(2))
+    whole = shifts.shift(photo, mask, stops, transform("exposure"))
+    half = shifts.shift(photo, mask / 2, stops, transform("exposure"))
     torch.testing.assert_close(half, (whole + photo) / 2)
 
 
 def triplet_of(photo, mask, draws, limit=2.0, thresholds=((-0.25, 0.125), (-0.5, 0.5))):
     thresholds = torch.tensor(thresholds, dtype=torch.float64)
-    return shifts.threshold_triplet(photo, mask, draws, shifts.exposures(2), limit, thresholds)
+    return shifts.threshold_triplet(photo, mask, draws, transform("exposure"), limit, thresholds)
 
 
 def test_triplets_lie_on_their_sides_of_the_thresholds(photo, mask):
     triplet = triplet_of(photo, mask, torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]))
     expected = torch.tensor([-0.25, -2.0, 0.125, 2.0, -0.25, 0.5]).double()
     torch.testing.assert_close(triplet.stops, expected)
-    again = shifts.shift(photo, mask, triplet.stops[2:4], shifts.exposures(2))
+    again = shifts.shift(photo, mask, triplet.stops[2:4], transform("exposure"))
     torch.testing.assert_close(triplet.images[2:4], again)
     inside = mask[:, 0] > 0
     assert (triplet.target[:2][inside] == shifts.NEGATIVE).all()
