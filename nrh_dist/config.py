@@ -30,7 +30,7 @@ from nrh_dist.schema import (
 )
 
 # Keys that say where and how fast, never what: a run may continue with other values of these.
-PLACE_KEYS = ("run", "scale", "track")
+PLACE_KEYS = ("run", "speed", "scale", "track")
 PATH_KEYS = (
     ("run", "root"),
     ("data", "root"),
@@ -158,6 +158,10 @@ def check(config: Config) -> None:
     _require(train.batch_size >= 1, "train.batch_size", train.batch_size, "must be at least 1")
     _require(train.checkpoint_steps >= 1, "train.checkpoint_steps", train.checkpoint_steps, "must be at least 1")
     _require(train.keep_checkpoints >= 1, "train.keep_checkpoints", train.keep_checkpoints, "must be at least 1")
+    _require(train.bad_steps >= 1, "train.bad_steps", train.bad_steps, "must be at least 1")
+    _require(train.rollbacks >= 0, "train.rollbacks", train.rollbacks, "must be 0 or more")
+    _require(data.max_bad_files >= 0, "data.max_bad_files", data.max_bad_files, "must be 0 or more")
+    _require(scale.hang_seconds > 0, "scale.hang_seconds", scale.hang_seconds, "must be above 0")
     _require(scale.workers >= 1, "scale.workers", scale.workers, "must be at least 1")
     _require(scale.max_failures >= 0, "scale.max_failures", scale.max_failures, "must be 0 or more")
     _require(

@@ -53,7 +53,8 @@ class Data:
     A root is of iHarmony4 layout. For the detector it may also be a folder of ``images`` and ``masks``, or the photos
     of a COCO file of ``annotations``. ``thresholds`` is a CSV file of human thresholds for its photos.
     ``clean_fraction`` of the training samples are shown untouched, with an empty mask. ``drop_leaked`` leaves out
-    training photos that are also in the test list. The detector learns to see the local ``transforms`` (exposure,
+    training photos that are also in the test list. ``bad_files``: a file that cannot be read ends the packing, or is
+    left out, named and counted, up to ``max_bad_files``. The detector learns to see the local ``transforms`` (exposure,
     white_balance, saturation, contrast; the paper's is exposure alone), up to ``transform_stops`` both ways.
     """
 
@@ -65,6 +66,8 @@ class Data:
     val_fraction: float = 0.05
     clean_fraction: float = 0.0
     drop_leaked: bool = False
+    bad_files: Literal["fail", "skip"] = "fail"
+    max_bad_files: int = 100
     transforms: list[str] = field(default_factory=lambda: ["exposure"])
     transform_stops: float = 3.321928094887362  # log2(10), science of the PTC's pre-training
 
@@ -96,13 +99,37 @@ class Optim:
 
 @dataclass
 class Train:
-    """``batch_size`` is global, over all workers. Checkpoints: every epoch and every ``checkpoint_steps`` steps."""
+    """``batch_size`` is global, over all workers. Checkpoints: every epoch and every ``checkpoint_steps`` steps.
+
+    ``precision``: auto is bfloat16 autocast on a GPU that has it, float32 elsewhere. A step whose gradient is not finite
+    is skipped on all ranks; after ``bad_steps`` of them in a row the run goes back to its newest checkpoint, at most
+    ``rollbacks`` times, and then stops with a report.
+    """
 
     epochs: int = 50
     batch_size: int = 32
     checkpoint_steps: int = 1000
     keep_checkpoints: int = 2
     best_metric: Literal["val/loss", "val/mse"] = "val/loss"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    bad_steps: int = 3
+    rollbacks: int = 2
+
+
+@dataclass
+class Speed:
+    """How fast, never what: with any of these a training gives the same, to rounding.
+
+    ``feed``: the pack in the device's memory (resident), or each batch through pinned memory (stream); auto measures.
+    ``features``: a frozen encoder's output is computed once for each photo and kept in the cache. ``compile``: auto is
+    none on a CPU; default and reduce-overhead (CUDA graphs) are torch.compile's modes.
+    """
+
+    feed: Literal["auto", "resident", "stream"] = "auto"
+    features: bool = True
+    channels_last: bool = True
+    compile: Literal["auto", "none", "default", "reduce-overhead"] = "auto"
+    fused_adam: bool = True
 
 
 @dataclass
@@ -116,11 +143,16 @@ class Track:
 
 @dataclass
 class Scale:
-    """How many training workers, and how many GPUs each (empty: one where the cluster has any, else none)."""
+    """How many training workers, and how many GPUs each (empty: one where the cluster has any, else none).
+
+    ``max_failures`` restarts of a run whose processes died. A worker without progress for ``hang_seconds`` (or ten times
+    its slowest step, if that is longer) writes down where each of its threads stands and ends.
+    """
 
     workers: int = 1
     gpus_per_worker: float | None = None
     max_failures: int = 3
+    hang_seconds: float = 60.0
 
 
 @dataclass
@@ -136,6 +168,7 @@ class Config:
     loss: Loss = field(default_factory=Loss)
     optim: Optim = field(default_factory=Optim)
     train: Train = field(default_factory=Train)
+    speed: Speed = field(default_factory=Speed)
     track: Track = field(default_factory=Track)
     scale: Scale = field(default_factory=Scale)
 
