@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from nrh_dist.models.blocks import (
     Freezable,
     FreezableSequential,
+    UpsamplingConvolution,
+    batch_norm,
     conv_norm_relu,
     initialise,
     resize,
@@ -108,8 +110,7 @@ class Decoder(nn.Module):
         channels = [scaled(count, options) for count in (256, 128, 64)]
         layers: list[nn.Module] = []
         for before, after in zip([FEATURE_CHANNELS, *channels], channels, strict=False):
-            layers.append(nn.Upsample(scale_factor=2, mode="nearest"))
-            layers.extend(conv_norm_relu(before, after, 3, options))
+            layers += [UpsamplingConvolution(before, after), batch_norm(after, options), nn.ReLU(inplace=True)]
             layers.extend(conv_norm_relu(after, after, 1, options))
         self.body = FreezableSequential(*layers)
         self.dropout = spatial_dropout(dropout, options)

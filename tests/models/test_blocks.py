@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from nrh_dist.models.blocks import FreezableSequential, Fusion, resize, scaled
+from nrh_dist.models.blocks import FreezableSequential, Fusion, UpsamplingConvolution, resize, scaled
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,21 @@ def test_a_frozen_module_stays_in_eval_mode_inside_one_that_trains():
     assert not frozen[0].training
     assert free[0].training
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 3, 4, 4), (3, 3, 1, 1), (0, 3, 5, 7)])
+def test_upsampling_convolution_is_a_convolution_of_the_enlarged_image(shape):
+    """Output and both gradients, to 1e-12 in float64; no image at all included."""
+    layer = UpsamplingConvolution(3, 4).double()
+    image = torch.randn(shape).double().requires_grad_()
+    output = layer(image)
+    plain = F.conv2d(F.interpolate(image, scale_factor=2, mode="nearest"), layer.weight, padding=1)
+    weights = torch.randn(plain.shape).double()
+    found = torch.autograd.grad((output * weights).sum(), (image, layer.weight))
+    expected = torch.autograd.grad((plain * weights).sum(), (image, layer.weight))
+    for one, other in zip((output, *found), (plain, *expected), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+def test_upsampling_convolution_has_the_state_of_a_convolution():
+    assert list(UpsamplingConvolution(3, 4).state_dict()) == ["weight"]

@@ -6,7 +6,7 @@ from torchvision.models.vgg import cfgs, make_layers
 from torchvision.transforms.v2.functional import normalize
 
 from nrh_dist.models import build, parameter_count
-from nrh_dist.models.blocks import resize
+from nrh_dist.models.blocks import UpsamplingConvolution, resize
 from nrh_dist.models.ptc import Equivariance, SamePool, feature_values
 from nrh_dist.models.weights import load_vgg16
 
@@ -88,14 +88,24 @@ def test_spatial_dropout_follows_the_rules(options):
         assert dropouts(build(options(name), 64)) == [0.1, 0.1, 0]
 
 
+def plain_decoder(decoder, features):
+    """The decoder as the paper describes it: enlarge by repetition, then convolve."""
+    x = features
+    for layer in decoder.body:
+        if isinstance(layer, UpsamplingConvolution):
+            x = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), layer.weight, padding=1)
+        else:
+            x = layer(x)
+    return decoder.head(x)
+
+
 def test_decoder_upsamples_by_repetition(options):
-    decoder = build(options("ptc"), 64).decoder.eval()
-    seen = []
-    decoder.body[1].register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
-    features = torch.rand(1, 15, 7, 7)
-    decoder(features)
-    assert torch.equal(seen[0], features.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3))
-    assert [layer.out_channels for layer in decoder.body if isinstance(layer, nn.Conv2d)] == [64, 64, 32, 32, 16, 16]
+    decoder = build(options("ptc", dropout=False), 64).decoder.double()
+    features = torch.rand(2, 15, 7, 7).double()
+    torch.testing.assert_close(decoder(features), plain_decoder(decoder, features), rtol=0, atol=1e-12)
+    convolutions = [layer for layer in decoder.body if isinstance(layer, nn.Conv2d)]
+    assert [layer.out_channels for layer in convolutions] == [64, 64, 32, 32, 16, 16]
+    assert [layer.kernel_size[0] for layer in convolutions] == [3, 1, 3, 1, 3, 1]
 
 
 def test_equivariance_regresses_one_map_from_both_outputs(options, image):
