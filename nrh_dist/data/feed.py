@@ -1,16 +1,24 @@
-"""The order of samples as a pure function of (seed, epoch, step, rank, world), and batches from a pack.
+"""From the pack to batches on the device: in which order, which part for which worker, and how they get there.
 
-The law: over one epoch, the slices of all steps and ranks hold every row exactly once; the slices of one step, put
-together in the order of the ranks, are the batch that a single worker would take.
+There is one global order an epoch, a pure function of (rows, seed, epoch); the workers share each batch of it. So two
+workers see what one sees, and a run resumed at any step with any number of workers goes on in the same order. The parts
+of one batch, one after the other in the order of the ranks, are the batch that a single worker would take.
 """
 
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nrh_dist.data.pack import Pack
+
+AHEAD = 2  # batches that wait for the device
+UPLOAD = 256  # rows at a time into the device's memory
+SPARE = 0.1  # of the device's memory stays free beside a resident pack
 
 
 class Batch(NamedTuple):
@@ -20,6 +28,16 @@ class Batch(NamedTuple):
     composite: Tensor  # N3SS in [-1, 1], channels last
     real: Tensor  # N3SS in [-1, 1], channels last
     mask: Tensor  # N1SS in [0, 1]
+    features: Tensor | None = None  # N x C x h x w, a frozen encoder's output for ``composite``, where it is kept
+    real_features: Tensor | None = None  # the same for ``real``
+
+
+class Features(NamedTuple):
+    """A frozen encoder's output for the rows of a pack; n of them are there."""
+
+    composites: np.ndarray  # float32 n x C x h x w
+    reals: np.ndarray | None  # the same, where the real photos are shown to the encoder too
+    positions: np.ndarray  # int64, one a row of the pack: where its features are; -1 = nowhere
 
 
 def epoch_order(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
@@ -48,25 +66,149 @@ def shard(rows: np.ndarray, rank: int, world: int) -> np.ndarray:
     return rows[rank::world]
 
 
+class Feed:
+    """Batches of some ``rows`` of ``pack`` on ``device``: moved there as uint8, cast and normalised there.
+
+    ``stream``: one thread gathers rows of the memory map into (on a GPU pinned) buffers, ahead of the device.
+    ``resident``: the rows are copied to the device once and gathered there. ``auto`` streams until ``settle`` finds
+    that they fit beside a training step. The batches are the same, bit for bit.
+    """
+
+    def __init__(
+        self,
+        pack: Pack,
+        rows: np.ndarray,
+        device: torch.device | str,
+        mode: Literal["auto", "resident", "stream"] = "stream",
+        features: Features | None = None,
+    ) -> None:
+        self.pack, self.rows, self.device, self.mode = pack, rows, torch.device(device), mode
+        self.features = features
+        self._resident: _Resident | None = None
+        if mode == "resident":
+            self._make_resident()
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether the rows are in the device's memory."""
+        return self._resident is not None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows: images, masks, features."""
+        return len(self.rows) * sum(source.nbytes // max(len(source), 1) for source in self._sources().values())
+
+    def settle(self) -> bool:
+        """Decide for ``auto`` after a training step, whose memory is taken by then; whether the rows moved."""
+        if self.mode != "auto" or self.is_resident or self.device.type != "cuda":
+            return False
+        self.mode = "stream"
+        free, total = torch.cuda.mem_get_info(self.device)
+        if self.nbytes > free - SPARE * total:
+            return False
+        self._make_resident()
+        return True
+
+    def gather(self, rows: np.ndarray) -> Batch:
+        """The batch of ``rows``; empty rows, empty batch."""
+        return self._finished(rows, self._taken(rows))
+
+    def batches(self, parts: Iterable[np.ndarray]) -> Iterator[Batch]:
+        """A batch for each of ``parts``, in order, gathered ahead of time."""
+        waiting: deque[tuple[np.ndarray, Future[dict[str, Tensor]]]] = deque()
+        with ThreadPoolExecutor(1, thread_name_prefix="feed") as thread:
+            for rows in parts:
+                waiting.append((rows, thread.submit(self._taken, rows)))
+                if len(waiting) > AHEAD:
+                    yield self._next(waiting)
+            while waiting:
+                yield self._next(waiting)
+
+    def _next(self, waiting: deque[tuple[np.ndarray, Future[dict[str, Tensor]]]]) -> Batch:
+        rows, taken = waiting.popleft()
+        return self._finished(rows, taken.result())
+
+    def _make_resident(self) -> None:
+        self._resident = _Resident(self.rows, len(self.pack), self._sources(), self._positions, self.device)
+
+    def _sources(self) -> dict[str, np.ndarray]:
+        """All that a batch is made of, by the names of ``Batch``."""
+        pack, features = self.pack, self.features
+        sources = {"composite": pack.composites, "real": pack.reals, "mask": pack.masks}
+        if features is not None:
+            sources["features"] = features.composites
+            if features.reals is not None:
+                sources["real_features"] = features.reals
+        return sources
+
+    def _positions(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Where ``rows`` of the pack lie in the source ``name``."""
+        if "features" not in name:
+            return rows
+        assert self.features is not None
+        return self.features.positions[rows]
+
+    def _taken(self, rows: np.ndarray) -> dict[str, Tensor]:
+        assert rows.size == 0 or (rows.min() >= 0 and rows.max() < len(self.pack)), "rows must be rows of the pack"
+        if self._resident:
+            return self._resident.take(rows)
+        return {
+            name: _take(source, self._positions(name, rows), self.device) for name, source in self._sources().items()
+        }
+
+    def _finished(self, rows: np.ndarray, taken: dict[str, Tensor]) -> Batch:
+        there = {name: tensor.to(self.device, non_blocking=True) for name, tensor in taken.items()}
+        return Batch(
+            rows=rows,
+            composite=_normalised(there["composite"]),
+            real=_normalised(there["real"]),
+            mask=there["mask"].unsqueeze(1).float().div_(255),
+            features=there.get("features"),
+            real_features=there.get("real_features"),
+        )
+
+
+class _Resident:
+    """Rows of all sources in the memory of a device."""
+
+    def __init__(
+        self,
+        rows: np.ndarray,
+        length: int,
+        sources: dict[str, np.ndarray],
+        positions: Callable[[str, np.ndarray], np.ndarray],
+        device: torch.device,
+    ) -> None:
+        place = np.full(length, -1, np.int64)
+        place[rows] = np.arange(len(rows))
+        self.place, self.device = torch.from_numpy(place), device
+        self.tensors = {
+            name: torch.empty((len(rows), *source.shape[1:]), dtype=torch.from_numpy(source[:0]).dtype, device=device)
+            for name, source in sources.items()
+        }
+        for start in range(0, len(rows), UPLOAD):
+            part = rows[start : start + UPLOAD]
+            for name, source in sources.items():
+                self.tensors[name][start : start + len(part)] = _take(source, positions(name, part), device)
+
+    def take(self, rows: np.ndarray) -> dict[str, Tensor]:
+        places = self.place[torch.from_numpy(rows)].to(self.device)
+        return {name: tensor.index_select(0, places) for name, tensor in self.tensors.items()}
+
+
 def gather(pack: Pack, rows: np.ndarray, device: torch.device | str) -> Batch:
-    """The batch of ``rows`` on ``device``: moved there as uint8, cast and normalised there; empty rows, empty batch."""
-    device = torch.device(device)
-    assert rows.size == 0 or (rows.min() >= 0 and rows.max() < len(pack)), "rows must be rows of the pack"
-    return Batch(
-        rows=rows,
-        composite=_normalised(_take(pack.composites, rows, device)),
-        real=_normalised(_take(pack.reals, rows, device)),
-        mask=_take(pack.masks, rows, device).unsqueeze(1).float().div_(255),
-    )
+    """One batch of ``rows`` on ``device``, without a feed."""
+    return Feed(pack, rows, device).gather(rows)
 
 
-def _take(images: np.ndarray, rows: np.ndarray, device: torch.device) -> Tensor:
-    """Rows as a uint8 tensor on ``device``, through pinned memory where that is a GPU."""
-    buffer = torch.empty((len(rows), *images.shape[1:]), dtype=torch.uint8, pin_memory=device.type == "cuda")
-    np.take(images, rows, axis=0, out=buffer.numpy(), mode="clip")  # the default mode copies through a second buffer
-    return buffer.to(device, non_blocking=True)
+def _take(source: np.ndarray, rows: np.ndarray, device: torch.device) -> Tensor:
+    """Rows of ``source`` as a tensor in host memory, pinned where they go on to a GPU."""
+    dtype = torch.uint8 if source.dtype == np.uint8 else torch.float32
+    buffer = torch.empty((len(rows), *source.shape[1:]), dtype=dtype, pin_memory=device.type == "cuda")
+    np.take(source, rows, axis=0, out=buffer.numpy(), mode="clip")  # the default mode copies through a second buffer
+    return buffer
 
 
 def _normalised(images: Tensor) -> Tensor:
     """uint8 NHWC -> float NCHW in [-1, 1]; the memory stays NHWC, which is channels last."""
-    return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    return images.permute(0, 3, 1, 2).sub(127.5).div_(127.5)

@@ -46,6 +46,20 @@ def sum_over_ranks(values: Tensor, place: Place) -> Tensor:
     return values
 
 
+def gather_objects(value: Any, place: Place) -> list[Any]:
+    """``value`` of each rank, by rank; every rank must call it. Only between our own processes: it pickles."""
+    if place.world == 1:
+        return [value]
+    gathered: list[Any] = [None] * place.world
+    dist.all_gather_object(gathered, value)
+    return gathered
+
+
+def from_main(value: Any, place: Place) -> Any:
+    """The main rank's ``value``, on every rank; every rank must call it. It pickles, like ``gather_objects``."""
+    return gather_objects(value, place)[0]
+
+
 def synchronise_batchnorm(module: nn.Module) -> None:
     """Make every BatchNorm2d of ``module`` use the statistics of the whole global batch while it trains.
 

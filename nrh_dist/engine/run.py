@@ -4,6 +4,7 @@ python -m nrh_dist.engine.run preset=tiny data.root=DATA model.name=dih_nm
 torchrun --nproc-per-node 2 -m nrh_dist.engine.run preset=tiny data.root=DATA model.name=dih_nm
 """
 
+import signal
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,26 +15,49 @@ import torch.distributed as dist
 
 from nrh_dist import config as configuration
 from nrh_dist.data import thresholds
+from nrh_dist.data.feed import Feed
 from nrh_dist.data.layouts import Source
 from nrh_dist.data.pack import Pack, cached_pack, distinct_objects, open_pack
 from nrh_dist.data.samples import is_held_out
-from nrh_dist.engine import rundir
+from nrh_dist.engine import features, rundir
 from nrh_dist.engine.assemble import new_model
 from nrh_dist.engine.dist import Place, torchrun_place
 from nrh_dist.engine.fit import Fit, Report
+from nrh_dist.engine.notice import Ask, Notices, Signal, nothing
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.tasks import task_of
+from nrh_dist.engine.watchdog import standstills, watched
 from nrh_dist.errors import UserError
 from nrh_dist.schema import Config
 
 
-def run(config: Config, pack_path: Path, place: Place, report: Report, say: Say) -> dict[str, Any]:
-    """Train ``config`` on a finished pack as one of ``place.world`` processes; returns the last epoch's row."""
+def run(
+    config: Config, pack_path: Path, place: Place, report: Report, say: Say, asked: Ask = nothing
+) -> dict[str, Any]:
+    """Train ``config`` on a finished pack as one of ``place.world`` processes; returns the last epoch's row.
+
+    ``asked`` is what the launcher knows of the near future, see notice.py. A process that stands still for
+    ``scale.hang_seconds`` ends itself, see watchdog.py.
+    """
+    say = say if place.is_main else _mute
+    folder = configuration.run_dir(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    notices = Notices(folder, asked)
+    if place.is_main:
+        notices.forget()
+        for stacks in standstills(folder):
+            say(f"an earlier start stood still: {stacks} says where")
     pack = open_pack(pack_path)
     train_rows, val_rows = split_rows(pack, config)
-    model = new_model(config, say if place.is_main else lambda _: None)
-    folder = configuration.run_dir(config)
-    return Fit(config, model, task_of(config, pack), pack, train_rows, val_rows, folder, place, report, say).run()
+    model = new_model(config, say).to(place.device)
+    with watched(folder, place.rank, config.scale.hang_seconds) as beat:
+        kept = None
+        if config.speed.features and features.is_exact(config, model):
+            kept = features.cached(model, config, pack, place, say, beat)
+        feed = Feed(pack, np.sort(np.concatenate([train_rows, val_rows])), place.device, config.speed.feed, kept)
+        task = task_of(config, pack)
+        fit = Fit(config, model, task, feed, train_rows, val_rows, folder, place, report, say, notices, beat)
+        return fit.run()
 
 
 def find_pack(config: Config, say: Say) -> Path:
@@ -106,13 +130,21 @@ def _groups(pack: Pack, split: str) -> set[str]:
     return {pack.groups[row] for row in pack.rows(split)}
 
 
+def _mute(_: str) -> None:
+    pass
+
+
 def main(words: list[str]) -> None:
-    """Entry point of ``python -m nrh_dist.engine.run key=value ...`` and of torchrun."""
+    """Entry point of ``python -m nrh_dist.engine.run key=value ...`` and of torchrun.
+
+    After SIGTERM, which torchrun passes on, the run saves a checkpoint and ends; a second one ends it at once.
+    """
     config = configuration.load(None, words)
+    asked = Signal(signal.SIGTERM)
     place = torchrun_place()
-    pack_path = find_pack(config, print)
+    pack_path = find_pack(config, print if place.is_main else _mute)
     with rundir.claimed(config) if place.is_main else nullcontext():
-        run(config, pack_path, place, lambda _: None, print)
+        run(config, pack_path, place, lambda _: None, print, asked)
     if dist.is_initialized():
         dist.barrier()  # no rank leaves while another one still talks to it
         dist.destroy_process_group()

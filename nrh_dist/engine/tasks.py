@@ -62,7 +62,8 @@ class Harmonisation:
 
     def _losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         config = self.config.loss
-        prediction = model(batch.composite, batch.mask)
+        known = {} if batch.features is None else {"features": batch.features}
+        prediction = model(batch.composite, batch.mask, **known)
         if config.name == "mse":
             loss = losses.mse(prediction.image, batch.real)
         else:
@@ -79,5 +80,10 @@ class Harmonisation:
             return batch
         drawn = row_uniform(self.config.seed, epoch, batch.rows) < fraction
         clean = torch.from_numpy(drawn).to(batch.mask.device)[:, None, None, None]
-        composite = torch.where(clean, batch.real, batch.composite)
-        return batch._replace(composite=composite, mask=batch.mask.masked_fill(clean, 0.0))
+        changed = batch._replace(
+            composite=torch.where(clean, batch.real, batch.composite), mask=batch.mask.masked_fill(clean, 0.0)
+        )
+        if batch.features is None:
+            return changed
+        assert batch.real_features is not None
+        return changed._replace(features=torch.where(clean, batch.real_features, batch.features))

@@ -1,0 +1,88 @@
+"""What a run is asked between two steps: to save at once, or to save and stop.
+
+Three ask: a signal (SIGTERM, where there is no launcher), the file ``.stop`` in the run's folder (a launcher that got
+the signal), and whatever knows of a machine about to go (a launcher's ``more``). Any rank may be asked; the loop takes
+the largest answer of all ranks.
+"""
+
+import signal
+import time
+from collections.abc import Callable
+from enum import IntEnum
+from pathlib import Path
+from types import FrameType
+
+from nrh_dist.errors import UserError
+
+STOP_FILE = ".stop"
+LOOK_SECONDS = 1.0  # between two looks at the file and at ``more``: either may cost a network round trip
+SAVE_SECONDS = 5.0  # between two checkpoints while the end of a machine is announced
+
+
+class Notice(IntEnum):
+    """What is asked: nothing, a checkpoint now, or a checkpoint and the end."""
+
+    NONE = 0
+    SAVE = 1
+    STOP = 2
+
+
+class Stopped(UserError):
+    """The run saved a checkpoint and ended early, as it was asked to."""
+
+
+Ask = Callable[[], Notice]
+
+
+def nothing() -> Notice:
+    """Nobody asks for anything."""
+    return Notice.NONE
+
+
+def ask_to_stop(folder: Path) -> None:
+    """Ask the run in ``folder``, whichever process trains it, to save and stop."""
+    (folder / STOP_FILE).touch()
+
+
+class Signal:
+    """STOP from the moment of a signal on. Only the main thread of a process can be told of signals."""
+
+    def __init__(self, *numbers: signal.Signals) -> None:
+        self._seen = False
+        for number in numbers:
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._seen = True
+        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+
+    def __call__(self) -> Notice:
+        return Notice.STOP if self._seen else Notice.NONE
+
+
+class Notices:
+    """The largest of what is asked by the run's stop file and by ``more``.
+
+    A standing SAVE is passed on every ``SAVE_SECONDS`` only: what is lost when the machine goes is the time since.
+    """
+
+    def __init__(self, folder: Path, more: Ask, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stop, self._more, self._clock = folder / STOP_FILE, more, clock
+        self._looked = self._saved = float("-inf")
+
+    def forget(self) -> None:
+        """Drop what an earlier start was asked."""
+        self._stop.unlink(missing_ok=True)
+
+    def __call__(self) -> Notice:
+        now = self._clock()
+        if now - self._looked < LOOK_SECONDS:
+            return Notice.NONE
+        self._looked = now
+        asked = Notice.STOP if self._stop.exists() else self._more()
+        if asked is not Notice.SAVE:
+            return asked
+        if now - self._saved < SAVE_SECONDS:
+            return Notice.NONE
+        self._saved = now
+        return Notice.SAVE
