@@ -101,9 +101,9 @@ class Optim:
 class Train:
     """``batch_size`` is global, over all workers. Checkpoints: every epoch and every ``checkpoint_steps`` steps.
 
-    ``precision``: auto is bfloat16 autocast on a GPU that has it, float32 elsewhere. A step whose gradient is not finite
-    is skipped on all ranks; after ``bad_steps`` of them in a row the run goes back to its newest checkpoint, at most
-    ``rollbacks`` times, and then stops with a report.
+    ``precision``: auto is bfloat16 autocast on a GPU that has it, float32 elsewhere. A step whose gradient is not
+    finite is skipped on all ranks; after ``bad_steps`` of them in a row the run goes back to its newest checkpoint, at
+    most ``rollbacks`` times, and then stops with a report.
     """
 
     epochs: int = 50
@@ -145,8 +145,8 @@ class Track:
 class Scale:
     """How many training workers, and how many GPUs each (empty: one where the cluster has any, else none).
 
-    ``max_failures`` restarts of a run whose processes died. A worker without progress for ``hang_seconds`` (or ten times
-    its slowest step, if that is longer) writes down where each of its threads stands and ends.
+    ``max_failures`` restarts of a run whose processes died. A worker without progress for ``hang_seconds`` (or ten
+    times its slowest step, if that is longer) writes down where each of its threads stands and ends.
     """
 
     workers: int = 1

@@ -8,7 +8,7 @@ of one batch, one after the other in the order of the ranks, are the batch that 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -131,10 +131,10 @@ class Feed:
     def _make_resident(self) -> None:
         self._resident = _Resident(self.rows, len(self.pack), self._sources(), self._positions, self.device)
 
-    def _sources(self) -> dict[str, np.ndarray]:
+    def _sources(self) -> dict[str, np.ndarray[Any, Any]]:
         """All that a batch is made of, by the names of ``Batch``."""
         pack, features = self.pack, self.features
-        sources = {"composite": pack.composites, "real": pack.reals, "mask": pack.masks}
+        sources: dict[str, np.ndarray[Any, Any]] = {"composite": pack.composites, "real": pack.reals, "mask": pack.masks}
         if features is not None:
             sources["features"] = features.composites
             if features.reals is not None:

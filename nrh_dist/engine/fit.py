@@ -1,4 +1,4 @@
-"""The training loop. It knows no Ray: a launcher gives it a place among its peers and functions to report to and to ask.
+"""The training loop. It knows no Ray: a launcher gives it a place among its peers, and functions to report and ask.
 
 Two workers give what one gives, to rounding: the order of samples is one global order (data/feed.py), the loss of a
 batch is the sum over all ranks divided by the global batch size, and BatchNorm is synchronised. A run that is continued
@@ -197,24 +197,23 @@ class Fit:
             return
         restored = self.keeper.restore() if decision is Decision.ROLL_BACK else None
         if restored is None:
-            self._give_up(told)
+            raise self._given_up(told)
         restored.rollbacks = state.rollbacks + 1
         self.state = restored
-        self.say(
-            f"{train.bad_steps} bad steps in a row: back to step {restored.step}, for the {restored.rollbacks}. time"
-        )
+        count = f"{restored.rollbacks} of {train.rollbacks}"
+        self.say(f"{train.bad_steps} bad steps in a row: back to step {restored.step} ({count})")
         raise _RolledBack
 
-    def _give_up(self, last: BadStep) -> None:
+    def _given_up(self, last: BadStep) -> UserError:
         path = self.folder / FAILURE
         if self.place.is_main:
             rate = self.config.optim.lr
             steps = [vars(one) for one in self.bad_steps]
             write_json(path, {"schema": 1, "rollbacks": self.state.rollbacks, "optim.lr": rate, "bad_steps": steps})
-        raise UserError(
+        return UserError(
             f"loss or gradient was not finite in {self.config.train.bad_steps} steps in a row, the last at epoch "
-            f"{last.epoch}, step {last.step}, with optim.lr={self.config.optim.lr} ({_some(last)}): try a lower optim.lr, "
-            f"or look at the samples in {path}"
+            f"{last.epoch}, step {last.step}, with optim.lr={self.config.optim.lr} ({_some(last)}): try a lower "
+            f"optim.lr, or look at the samples in {path}"
         )
 
     @torch.no_grad()
