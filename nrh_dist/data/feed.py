@@ -134,7 +134,11 @@ class Feed:
     def _sources(self) -> dict[str, np.ndarray[Any, Any]]:
         """All that a batch is made of, by the names of ``Batch``."""
         pack, features = self.pack, self.features
-        sources: dict[str, np.ndarray[Any, Any]] = {"composite": pack.composites, "real": pack.reals, "mask": pack.masks}
+        sources: dict[str, np.ndarray[Any, Any]] = {
+            "composite": pack.composites,
+            "real": pack.reals,
+            "mask": pack.masks,
+        }
         if features is not None:
             sources["features"] = features.composites
             if features.reals is not None:

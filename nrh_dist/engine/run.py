@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import torch.distributed as dist
 
 from nrh_dist import config as configuration
@@ -47,6 +48,8 @@ def run(
         notices.forget()
         for stacks in standstills(folder):
             say(f"an earlier start stood still: {stacks} says where")
+    if place.device.index is not None:
+        torch.cuda.set_device(place.device)  # collectives of Python objects go by the current device
     pack = open_pack(pack_path)
     train_rows, val_rows = split_rows(pack, config)
     model = new_model(config, say).to(place.device)
