@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -71,7 +72,11 @@ def synchronise_batchnorm(module: nn.Module) -> None:
 
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d over the global batch, on CPU and GPU; a rank may hold no image at all."""
+    """BatchNorm2d over the global batch, on CPU and GPU; a rank may hold no image at all.
+
+    Statistics are float32 at least, whatever the input; the output is of the input's type. Two collectives a layer and
+    step, of 2C + 1 and 2C numbers a rank.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``input`` (N, C, H, W); in training by statistics of all ranks, which every rank must compute."""
@@ -89,31 +94,48 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
 
 
 class _NormaliseOverRanks(torch.autograd.Function):
-    """Batch normalisation whose mean, variance and gradient sums run over all ranks, in two collectives."""
+    """Batch normalisation whose mean, variance and gradient sums run over all ranks.
+
+    The passes over the images are those of torch's own BatchNorm, which know channels last and bfloat16.
+    """
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
         mean, variance, count = _global_statistics(input)
-        inverse = torch.rsqrt(variance + eps)
-        normalised = (input - _per_channel(mean)) * _per_channel(inverse)
-        ctx.save_for_backward(normalised, weight, inverse, count)
+        ctx.save_for_backward(input, weight, mean, variance, count)
+        ctx.eps = eps
         ctx.mark_non_differentiable(mean, variance, count)
-        return normalised * _per_channel(weight) + _per_channel(bias), mean, variance, count
+        output = F.batch_norm(input, mean, variance, weight, bias, training=False, eps=eps)
+        return output, mean, variance, count
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        normalised, weight, inverse, count = ctx.saved_tensors
-        grad_bias = gradient.sum(dim=(0, 2, 3))
-        grad_weight = (gradient * normalised).sum(dim=(0, 2, 3))
-        sums = torch.stack([grad_bias, grad_weight])
-        dist.all_reduce(sums)
-        sums = sums / count
-        centred = gradient - _per_channel(sums[0]) - normalised * _per_channel(sums[1])
-        return centred * _per_channel(weight * inverse), grad_weight, grad_bias, None
+        input, weight, mean, variance, count = ctx.saved_tensors
+        own = mean.new_zeros(2, len(mean))  # the gradients of bias and weight
+        if input.numel():
+            statistics = (mean, variance, None, None, False, ctx.eps)
+            wanted = [False, True, True]
+            _, own[1], own[0] = torch.ops.aten.native_batch_norm_backward(gradient, input, weight, *statistics, wanted)
+        means = _of_all_ranks(own.flatten()).sum(dim=0).view_as(own) / count
+        # weight / deviation * (gradient - mean gradient - normalised input * mean weight gradient), per channel
+        inverse = torch.rsqrt(variance + ctx.eps)
+        scale = weight * inverse
+        slope = -scale * inverse * means[1]
+        offset = -scale * means[0] - slope * mean
+        grad_input = torch.addcmul(_per_channel(offset), input, _per_channel(slope))
+        grad_input.addcmul_(gradient, _per_channel(scale))
+        return grad_input.to(input.dtype), own[1], own[0], None
 
 
 def _per_channel(values: Tensor) -> Tensor:
     return values[None, :, None, None]
+
+
+def _of_all_ranks(own: Tensor) -> Tensor:
+    """``own`` (n) of every rank, by rank: world x n. Gathering costs less time than a sum does, and keeps an order."""
+    everyone = own.new_empty(dist.get_world_size() * own.numel())
+    dist.all_gather_single(everyone, own)
+    return everyone.view(-1, own.numel())
 
 
 def _global_statistics(input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,13 +145,13 @@ def _global_statistics(input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     channels = input.shape[1]
     pixels = input.numel() // channels
-    own = input.new_zeros(2 * channels + 1)
+    own = input.new_zeros(2 * channels + 1, dtype=torch.promote_types(input.dtype, torch.float32))
     if pixels:
-        variance, mean = torch.var_mean(input, dim=(0, 2, 3), correction=0)
-        own = torch.cat([mean, variance, mean.new_tensor([pixels])])
-    everyone = own.new_zeros(dist.get_world_size(), own.numel())
-    everyone[dist.get_rank()] = own
-    dist.all_reduce(everyone)
+        unused = own.new_zeros(channels)  # its type is that of the statistics
+        mean, variance = torch.ops.aten.batch_norm_update_stats(input, unused, unused.clone(), 0.0)
+        own[:-1] = torch.cat([mean, variance])
+        own[-1] = pixels
+    everyone = _of_all_ranks(own)
     means, variances, counts = everyone[:, :channels], everyone[:, channels:-1], everyone[:, -1:]
     count = counts.sum()
     mean = (means * counts).sum(0) / count
