@@ -1,12 +1,14 @@
 """Ray started or joined: one local Ray for this process, or the cluster that RAY_ADDRESS names."""
 
 import os
+import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, current_thread, main_thread
+from types import FrameType
 from typing import Any
 
 from nrh_dist.engine.progress import Say
@@ -102,8 +104,51 @@ def require(cpus: float, gpus: float, what: str, say: Say) -> None:
 
 
 def cause(error: Exception) -> str:
-    """The last line of a Ray error: the exception that a worker raised."""
-    return str(error).strip().splitlines()[-1].strip()
+    """What died, and of what, in one line: the last line of a Ray error is that which a worker raised."""
+    from ray.exceptions import RayActorError
+    from ray.train.v2.api.exceptions import WorkerGroupError
+
+    reason = str(error).strip().splitlines()[-1].strip()
+    if isinstance(error, WorkerGroupError):
+        ranks = ", ".join(map(str, sorted(error.worker_failures)))
+        return f"worker {ranks} died ({reason})"
+    if isinstance(error, RayActorError):
+        return f"Ray's controller of the training died ({reason})"
+    return reason
+
+
+@contextmanager
+def stopping(ask: Callable[[], None], say: Say) -> Iterator[Event]:
+    """While the block runs, SIGTERM and Ctrl-C call ``ask`` every second; a second signal ends the process at once.
+
+    Yields the event of having been asked. Outside the main thread signals stay as they are.
+    """
+    asked, over = Event(), Event()
+    if current_thread() is not main_thread():
+        yield asked
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def keep_asking() -> None:
+        say("asked to stop: saving a checkpoint first; ask again to stop at once")
+        while not over.wait(1):
+            ask()  # again and again: a worker that only starts drops what an earlier start was asked
+
+    def handle(number: int, _: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        asked.set()
+        ask()
+        Thread(target=keep_asking, daemon=True).start()
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield asked
+    finally:
+        over.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

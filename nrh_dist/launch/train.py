@@ -1,14 +1,18 @@
 """``nrh train`` and ``nrh pretrain``: the loop of engine/fit.py under Ray Train."""
 
+import os
 import shutil
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from nrh_dist import config as configuration
 from nrh_dist.engine import rundir
 from nrh_dist.engine.assemble import part_checkpoints
 from nrh_dist.engine.dist import Place
+from nrh_dist.engine.notice import Notice, ask_to_stop
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.run import find_pack, run
 from nrh_dist.errors import UserError
@@ -40,46 +44,71 @@ def train(config: Config, say: Say) -> Path:
 
 
 def run_workers(config: Config, pack: Path, folder: Path, callbacks: list[Any], say: Say) -> None:
-    """Run the loop on Ray Train workers until the last epoch; ``callbacks`` see each report."""
-    import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.exceptions import TrainingFailedError
+    """Run the loop on Ray Train workers until the last epoch; ``callbacks`` see each report.
 
+    Whatever dies (a worker, a node, Ray's controller), all start again from the newest checkpoint, up to
+    ``scale.max_failures`` times. SIGTERM and Ctrl-C let the workers save a checkpoint and stop.
+    """
     require_workers(config, say)
     gpus = gpus_per_worker(config)
-    cpus = cpus_per_worker(config, gpus)
     if not gpus:
         say(f"{config.scale.workers} worker(s) train on CPUs; scale.gpus_per_worker=1 asks for a GPU each")
-    # Ray's own record of the run is disposable, and a damaged one would stop every restart under this name.
-    shutil.rmtree(folder / "ray", ignore_errors=True)
-    trainer = TorchTrainer(
+    # A worker that does not even answer Ray is as dead as one that makes no step.
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(config.scale.hang_seconds)
+    with session.stopping(lambda: ask_to_stop(folder), say) as asked:
+        mistake = _outlive(lambda: _trainer(config, pack, folder, gpus, callbacks), config, folder, asked, say)
+    if mistake:
+        raise UserError(mistake)
+
+
+def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Event, say: Say) -> str | None:
+    """Fit a new ``trainer`` until one ends by itself; returns the user's mistake that its workers met, or None."""
+    from ray.exceptions import RayActorError
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    for left in range(config.scale.max_failures, -1, -1):
+        # Ray's own record of the run is disposable, and a damaged one would stop every restart under this name.
+        shutil.rmtree(folder / "ray", ignore_errors=True)
+        try:
+            returned = trainer().fit().return_value
+        except (TrainingFailedError, RayActorError) as error:
+            reason = session.cause(error)
+            if asked.is_set():
+                raise UserError(f"{folder} was asked to stop, and {reason}: the same command goes on") from error
+            if not left:
+                raise UserError(f"{folder} stopped after {config.scale.max_failures} restarts: {reason}") from error
+            say(f"{reason}; starting again from the newest checkpoint (restarts left: {left - 1})")
+        else:
+            shutil.rmtree(folder / "ray", ignore_errors=True)
+            return returned["mistake"]
+    raise AssertionError("unreachable")
+
+
+def _trainer(config: Config, pack: Path, folder: Path, gpus: float, callbacks: list[Any]) -> Any:
+    """A TorchTrainer of ``_worker`` without restarts of its own, but for announced preemptions: those are unlimited."""
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    class Trainer(TorchTrainer):
+        def _register_sigint_handler(self, controller: Any) -> None:
+            """Ray's would end the workers as they stand; ``session.stopping`` lets them save."""
+
+    cpus = cpus_per_worker(config, gpus)
+    return Trainer(
         _worker,
         train_loop_config={
             "config": configuration.to_dict(configuration.with_absolute_paths(config, Path.cwd())),
             "pack": str(pack.absolute()),
         },
-        torch_config=TorchConfig(timeout_s=600),
+        # Longer than any rank's watchdog: the rank that stands still shall say where before its peers give up.
+        torch_config=TorchConfig(timeout_s=60 + round(15 * config.scale.hang_seconds)),
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.scale.workers,
             use_gpu=gpus > 0,
             resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
         ),
-        run_config=ray.train.RunConfig(
-            name="ray",
-            storage_path=str(folder.absolute()),
-            failure_config=ray.train.FailureConfig(max_failures=config.scale.max_failures),
-            callbacks=callbacks,
-        ),
+        run_config=ray.train.RunConfig(name="ray", storage_path=str(folder.absolute()), callbacks=callbacks),
     )
-    try:
-        result: Any = trainer.fit()
-    except TrainingFailedError as error:
-        raise UserError(
-            f"{folder} stopped after {config.scale.max_failures} restarts: {session.cause(error)}"
-        ) from error
-    shutil.rmtree(folder / "ray", ignore_errors=True)
-    if mistake := result.return_value["mistake"]:
-        raise UserError(mistake)
 
 
 def require_workers(config: Config, say: Say) -> None:
@@ -121,7 +150,18 @@ def _worker(loop_config: dict[Any, Any]) -> Any:
 
     try:
         with log, rundir.writing(configuration.run_dir(config)) if place.is_main else nullcontext():
-            run(config, Path(loop_config["pack"]), place, ray.train.report, say)
+            run(config, Path(loop_config["pack"]), place, ray.train.report, say, preemption)
     except UserError as error:
         return {"mistake": str(error)}
     return {"mistake": None}
+
+
+def preemption() -> Notice:
+    """SAVE while Ray announces that a machine of this run is about to be taken away.
+
+    The public ``ray.train.get_preemption_info`` is a barrier of all ranks; this reads what this process was told.
+    """
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    announced = get_train_context().preemption_context.preemption_info is not None
+    return Notice.SAVE if announced else Notice.NONE
