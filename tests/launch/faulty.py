@@ -1,0 +1,37 @@
+"""Workers that go wrong in the middle of a training. Tests put them in the place of nrh_dist.launch.train._worker."""
+
+import time
+from pathlib import Path
+
+from nrh_dist.engine.fit import Fit
+from nrh_dist.launch import train
+
+REAL_WORKER, REAL_STEP = train._worker, Fit._step
+
+
+def slow(loop_config):
+    """A worker whose steps last a tenth of a second, so that a test meets it in mid-epoch."""
+
+    def step(self, *arguments):
+        time.sleep(0.1)
+        return REAL_STEP(self, *arguments)
+
+    return _run_with(step, loop_config)
+
+
+def stands_still_once(loop_config):
+    """A worker of which rank 1, once in the run's life, never ends a step of its second epoch."""
+
+    def step(self, *arguments):
+        marker = Path(self.folder) / "stood-still"
+        if self.place.rank == 1 and self.state.epoch == 1 and not marker.exists():
+            marker.touch()
+            time.sleep(1e6)
+        return REAL_STEP(self, *arguments)
+
+    return _run_with(step, loop_config)
+
+
+def _run_with(step, loop_config):
+    Fit._step = step
+    return REAL_WORKER(loop_config)

@@ -1,0 +1,241 @@
+"""Training through Ray outlives what dies, hangs or is asked to stop, each caused for real."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import faulty
+import psutil
+import pytest
+from packs import write_small_pack
+from test_train import COMMON, configured, rows_of
+
+from nrh_dist import config
+from nrh_dist.engine import checkpoint
+from nrh_dist.engine.rundir import is_finished
+from nrh_dist.errors import UserError
+from nrh_dist.launch import session, train
+
+DEADLINE = 180.0  # seconds that a test waits for anything
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    return write_small_pack(tmp_path_factory.mktemp("faults"), train=24)
+
+
+def processes(word):
+    """The processes of this machine whose command line holds ``word``."""
+    found = psutil.process_iter(["cmdline"])
+    return [process.pid for process in found if any(word in part for part in process.info["cmdline"] or [])]
+
+
+def wait_for(condition, what):
+    end = time.monotonic() + DEADLINE
+    while not (found := condition()):
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.05)
+    return found
+
+
+@contextmanager
+def meanwhile(do):
+    """Call ``do`` in another thread while the block runs; its failure is the test's."""
+    failed = []
+
+    def guarded():
+        try:
+            do()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=guarded)
+    thread.start()
+    yield
+    thread.join()
+    if failed:
+        raise failed[0]
+
+
+def newest_step(folder):
+    path = checkpoint.newest(folder).path
+    return checkpoint.read_meta(path)["step"] if path else -1
+
+
+def require_whole(folder, epochs, said):
+    """Every epoch once, a finished run, and nothing left that would stop another start."""
+    assert [row["epoch"] for row in rows_of(folder)] == list(range(1, epochs + 1))
+    assert any(line.startswith("continuing from ") for line in said)
+    assert not (folder / "ray").exists() and is_finished(folder, config.load(folder / "config.yaml"))
+
+
+def test_a_killed_controller_with_a_damaged_snapshot_is_started_again(ray_session, tmp_path, pack):
+    one = configured(tmp_path, pack, "train.epochs=30", "data.val_fraction=0.5")
+    folder = config.run_dir(one)
+
+    def kill():
+        wait_for(lambda: checkpoint.checkpoints(folder), "a checkpoint")
+        (controller,) = processes("TrainController")
+        os.kill(controller, signal.SIGKILL)
+        (folder / "ray").mkdir(exist_ok=True)
+        (folder / "ray" / "checkpoint_manager_snapshot.json").write_text('{"checkpoint_res')
+
+    said = []
+    with meanwhile(kill):
+        train.train(one, said.append)
+    (again,) = [line for line in said if "starting again" in line]
+    assert "Ray's controller of the training died" in again and "restarts left: 2" in again
+    require_whole(folder, 30, said)
+
+
+def test_a_rank_that_stands_still_is_found_and_started_again(ray_session, tmp_path, pack, monkeypatch):
+    monkeypatch.setattr(train, "_worker", faulty.stands_still_once)
+    one = configured(tmp_path, pack, "train.epochs=3", "scale.workers=2", "scale.hang_seconds=4")
+    folder, stood = config.run_dir(one), []
+
+    def watch():
+        wait_for(lambda: (folder / "stood-still").exists(), "the standstill")
+        started = time.monotonic()
+        wait_for((folder / "stacks-rank1.txt").read_text, "the stacks")
+        stood.append(time.monotonic() - started)
+
+    said = []
+    with meanwhile(watch):
+        train.train(one, said.append)
+    assert 3 < stood[0] < 12, stood
+    assert "faulty.py" in (folder / "stacks-rank1.txt").read_text()
+    assert any("stood still" in line for line in said) and any("worker" in line and "died" in line for line in said)
+    require_whole(folder, 3, said)
+
+
+def test_sigterm_saves_a_checkpoint_and_stops(ray_session, tmp_path, pack):
+    """The driver is a process of its own, which joins the Ray of the tests."""
+    import ray
+
+    words = ["train.epochs=40", "data.val_fraction=0.5", "train.batch_size=1", "train.keep_checkpoints=9"]
+    address = ray.get_runtime_context().gcs_address
+    folder = config.run_dir(configured(tmp_path, pack, *words))
+    ended = signalled(command(tmp_path, pack, *words), folder, signal.SIGTERM, {"RAY_ADDRESS": address})
+    require_stopped_at_a_checkpoint(ended, folder)
+    said = []
+    train.train(configured(tmp_path, pack, *words), said.append)
+    require_whole(folder, 40, said)
+
+
+def command(root, pack, *words):
+    return [
+        *(sys.executable, "-m", "nrh_dist", "train", *COMMON),
+        *(f"data.pack={pack.root}", f"run.root={root}", "run.name=r", *words),
+    ]
+
+
+def signalled(words, folder, number, environment=None, twice=False, group=False):
+    """Start ``words``, send the signal in mid-epoch; what the process said, its exit code and seconds from then on."""
+    pipe = subprocess.PIPE
+    environment = {**os.environ, **(environment or {})}
+    with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, env=environment, process_group=0) as process:
+        try:
+            wait_for(lambda: checkpoint.checkpoints(folder) or process.poll() is not None, "a checkpoint")
+            send = os.killpg if group else os.kill
+            started = time.monotonic()
+            send(process.pid, number)
+            if twice:
+                time.sleep(0.3)
+                send(process.pid, number)
+            out, error = process.communicate(timeout=DEADLINE)
+        finally:
+            process.kill()
+    return SimpleNamespace(out=out, error=error, code=process.returncode, seconds=time.monotonic() - started)
+
+
+def require_stopped_at_a_checkpoint(ended, folder):
+    assert ended.code == 1, ended
+    (line,) = ended.error.splitlines()
+    step = re.search(r"nrh: stopped at step (\d+), as asked.*the same command goes on", line)
+    assert step and newest_step(folder) == int(step[1])
+    assert "saving a checkpoint first" in ended.out and ended.seconds < 30
+    assert not (folder / "ray").exists()
+
+
+class Dying:
+    """A trainer that dies of ``errors``, one a fit, and then ends by itself; Ray's record must be gone each time."""
+
+    def __init__(self, folder, errors):
+        self.folder, self.errors, self.fits = folder, errors, 0
+
+    def fit(self):
+        assert not (self.folder / "ray").exists()
+        self.fits += 1
+        (self.folder / "ray").mkdir()
+        if self.errors:
+            raise self.errors.pop(0)
+        return SimpleNamespace(return_value={"mistake": None})
+
+
+def dead_controller():
+    from ray.exceptions import ActorDiedError
+
+    return ActorDiedError()
+
+
+def failed_group():
+    from ray.train.v2.api.exceptions import ControllerError
+
+    return ControllerError(RuntimeError("Gloo connectFullMesh failed"))
+
+
+def outlive(folder, errors, asked=False):
+    one, said, event = config.load(None, ["scale.max_failures=2"]), [], threading.Event()
+    if asked:
+        event.set()
+    trainer = Dying(folder, errors)
+    return train._outlive(lambda: trainer, one, folder, event, said.append), trainer.fits, said
+
+
+def test_restarts_are_counted_whatever_died(tmp_path):
+    mistake, fits, said = outlive(tmp_path, [failed_group(), dead_controller()])
+    assert mistake is None and fits == 3
+    assert "Gloo connectFullMesh failed; starting again" in said[0] and "controller" in said[1]
+    with pytest.raises(UserError, match=r"stopped after 2 restarts: .*connectFullMesh") as caught:
+        outlive(tmp_path, [failed_group() for _ in range(3)])
+    assert "\n" not in str(caught.value)
+
+
+def test_no_restart_after_being_asked_to_stop(tmp_path):
+    with pytest.raises(UserError, match=r"asked to stop, and Ray's controller .* died .*: the same command goes on"):
+        outlive(tmp_path, [dead_controller()], asked=True)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "zeroed", "flipped", "listed folder deleted"])
+def test_rays_record_of_an_earlier_start_cannot_stop_another(tmp_path, damage):
+    listed = tmp_path / "ray" / "checkpoint_000001"
+    listed.mkdir(parents=True)
+    snapshot = tmp_path / "ray" / "checkpoint_manager_snapshot.json"
+    good = b'{"version": "2.60.0", "checkpoint_results": [{"checkpoint_dir_name": "checkpoint_000001"}]}'
+    damaged = {"truncated": good[:30], "zeroed": bytes(len(good)), "flipped": bytes([good[0] ^ 1]) + good[1:]}
+    snapshot.write_bytes(damaged.get(damage, good))
+    if damage not in damaged:
+        listed.rmdir()
+    assert outlive(tmp_path, [])[1] == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_asks_and_the_old_handlers_come_back(number):
+    before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
+    times, said = [], []
+    with session.stopping(lambda: times.append(1), said.append) as asked:
+        assert not asked.is_set()
+        os.kill(os.getpid(), number)
+        wait_for(lambda: len(times) >= 2, "another asking")
+        assert asked.is_set() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert len(said) == 1 and "checkpoint" in said[0]
+    assert [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)] == before
+    with session.stopping(lambda: None, said.append) as asked:
+        pass
+    assert not asked.is_set()
