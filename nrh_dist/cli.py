@@ -77,12 +77,13 @@ def pack(
     size: Annotated[int, typer.Option(help="Side of the square images in pixels")] = 256,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one a CPU")] = None,
     annotations: Annotations = None,
+    skip_bad: Annotated[int, typer.Option(min=0, help="Leave out the samples of up to so many bad files")] = 0,
 ) -> None:
     """Decode and resize a data folder once, into raw memory-mapped arrays."""
-    from nrh_dist.data.layouts import Source, index
-    from nrh_dist.data.pack import write_pack
+    from nrh_dist.data.layouts import Source
+    from nrh_dist.data.pack import listed, write_pack
 
-    write_pack(index(Source(root, annotations)), out, size, workers, say)
+    write_pack(listed(Source(root, annotations), skip_bad), out, size, workers, say, skip_bad)
 
 
 @data.command(
@@ -191,18 +192,19 @@ def report_verb(
     say(f"open {write(evaluations, out, against)}")
 
 
-@app.command(epilog="Example: nrh bench generate")
+@app.command(epilog="Example: nrh bench loader --data iharmony4")
 def bench(
-    name: Annotated[str, typer.Argument(help="What to measure: generate, or all")],
-    images: Annotated[Path | None, typer.Option(help="Folder of COCO photos; default: sample data")] = None,
-    annotations: Annotated[Path | None, typer.Option(help="Their COCO instances JSON")] = None,
-    count: Annotated[int, typer.Option(min=20, help="How many pairs")] = 1000,
-    out: Annotated[Path | None, typer.Option(help="JSON to write; default: bench-<machine>.json")] = None,
+    name: Annotated[str | None, typer.Argument(help="What to measure, or all; without it, a list")] = None,
+    data: Annotated[Path | None, typer.Option(help="loader: iHarmony4 folder; default: sample data")] = None,
+    images: Annotated[Path | None, typer.Option(help="generate: COCO photos; default: sample data")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="generate: their COCO instances JSON")] = None,
+    count: Annotated[int, typer.Option(min=20, help="generate: how many pairs")] = 1000,
+    out: Annotated[Path | None, typer.Option(help="JSON to write; default: [reports/]bench-<machine>.json")] = None,
 ) -> None:
     """Measure the speed of the parts, each as a ratio against a peer that runs in turns with it."""
     from nrh_dist.workflows.bench import Input, run
 
-    run(name, Input(images, annotations, count), out, say)
+    run(name, Input(images, annotations, count, data), out, say)
 
 
 def main(arguments: list[str] | None = None) -> None:
