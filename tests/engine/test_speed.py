@@ -1,0 +1,273 @@
+import os
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from packs import write_small_pack
+from ranks import run_ranks
+
+from nrh_dist import config
+from nrh_dist.data.feed import gather
+from nrh_dist.data.pack import open_pack
+from nrh_dist.engine import speed
+from nrh_dist.engine.assemble import new_model
+from nrh_dist.engine.dist import Place, sum_over_ranks
+from nrh_dist.engine.fit import seed_step
+from nrh_dist.engine.tasks import task_of
+from nrh_dist.errors import UserError
+
+COMMON = ("preset=tiny", "model.width=0.1", "train.batch_size=4", "data.clean_fraction=0.3")
+OFF = ("speed.channels_last=false", "speed.fused_adam=false", "speed.compile=none", "train.precision=float32")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+BATCHES = ((0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10), (0, 2, 4, 6))  # one is ragged
+MODELS = [("dih_nm",), ("ptc_dih",), ("ptc_dih", "model.freeze=none", "model.dropout=true")]
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    return write_small_pack(tmp_path_factory.mktemp("speed"), train=12)
+
+
+def configured(name, *words):
+    return config.load(None, [*COMMON, f"model.name={name}", *words])
+
+
+def train(one, pack, place=None, said=None):
+    """Losses of a few steps with ragged batches, the gradients of the last, and the weights after it."""
+    place = place or Place()
+    model = new_model(one, lambda _: None)
+    keys = list(model.state_dict())
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = speed.optimiser(trainable, one, place.device)
+    learner = speed.learner(model, one, place, (said if said is not None else []).append)
+    assert list(model.state_dict()) == keys
+    learner.train()
+    task, found = task_of(one, pack), []
+    for step, rows in enumerate(BATCHES):
+        seed_step(0, step, 0)
+        own = np.array(rows)[len(rows) * place.rank // place.world : len(rows) * (place.rank + 1) // place.world]
+        losses = task.losses(learner, gather(pack, own, place.device), 0)
+        assert losses.dtype == torch.float32
+        optimiser.zero_grad(set_to_none=True)
+        (losses.sum() * place.world / len(rows)).backward()
+        optimiser.step()
+        found.append(sum_over_ranks(losses.detach().sum(), place).item() / len(rows))
+    gradient = torch.cat([parameter.grad.flatten() for parameter in trainable])
+    return np.array(found), gradient, model.state_dict()
+
+
+@pytest.mark.parametrize("model", MODELS, ids=" ".join)
+@pytest.mark.parametrize("word", ["speed.channels_last=true", "speed.fused_adam=true"])
+def test_an_option_changes_nothing_but_rounding(pack, model, word):
+    """Losses of four steps to 1e-4: Adam's first steps are signs of gradients, which amplify rounding."""
+    plain, _, _ = train(configured(*model, *OFF), pack)
+    tuned, _, state = train(configured(*model, *OFF, word), pack)
+    np.testing.assert_allclose(tuned, plain, rtol=1e-4)
+    kernel = next(value for key, value in state.items() if value.ndim == 4 and value.shape[1] > 1)
+    assert kernel.is_contiguous(memory_format=torch.channels_last) == ("channels_last" in word)
+
+
+@pytest.mark.parametrize("model", MODELS[:2], ids=" ".join)
+def test_bfloat16_trains_alike(pack, model, monkeypatch):
+    """Losses of four steps to 3 %, and not to the last bit: 8 bits of mantissa were used. Weights stay float32."""
+    monkeypatch.setattr(speed, "has_bfloat16", lambda device: True)
+    plain, _, _ = train(configured(*model, *OFF), pack)
+    tuned, gradient, state = train(configured(*model, *OFF, "train.precision=bfloat16"), pack)
+    np.testing.assert_allclose(tuned, plain, rtol=0.03)
+    assert not np.allclose(tuned, plain, rtol=1e-6)
+    assert gradient.dtype == torch.float32
+    assert all(value.dtype in (torch.float32, torch.int64) for value in state.values())
+
+
+def test_precision_goes_by_capability(monkeypatch):
+    monkeypatch.setattr(speed, "has_bfloat16", lambda device: True)
+    assert [speed.bfloat16(configured("dih_nm"), device) for device in (CPU, GPU)] == [False, True]
+    assert speed.bfloat16(configured("dih_nm", "train.precision=bfloat16"), CPU)
+    assert not speed.bfloat16(configured("dih_nm", "train.precision=float32"), GPU)
+    monkeypatch.setattr(speed, "has_bfloat16", lambda device: False)
+    assert not speed.bfloat16(configured("dih_nm"), GPU)
+    for device, name in ((CPU, "CPU"), (GPU, "GPU")):
+        with pytest.raises(UserError, match=f"this {name} has no bfloat16.*give train.precision=float32 or auto"):
+            speed.bfloat16(configured("dih_nm", "train.precision=bfloat16"), device)
+
+
+@pytest.mark.parametrize("flags", [{"avx512_bf16": True}, {"amx_bf16": True}, {"avx2": True}])
+def test_a_cpu_has_bfloat16_by_its_instructions(monkeypatch, flags):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags)
+    assert speed.has_bfloat16(CPU) == ("avx2" not in flags)
+
+
+def test_a_gpu_that_emulates_bfloat16_has_not_got_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert not speed.has_bfloat16(GPU)
+
+
+def test_how_auto_compiles():
+    def mode(device, world, word="auto"):
+        return speed._compilation(configured("dih_nm", f"speed.compile={word}"), Place(0, world, device))
+
+    assert mode(CPU, 1) == mode(CPU, 2) == "none"
+    assert (mode(GPU, 1), mode(GPU, 2)) == ("reduce-overhead", "default")
+    assert mode(GPU, 1, "none") == "none"
+    assert mode(CPU, 1, "default") == "default"
+
+
+@pytest.mark.parametrize("saved_by", [(False, True), (True, False), (True, True), (False, False)])
+def test_a_state_is_loaded_into_any_other_setting(saved_by):
+    """(channels_last, fused) of the saving run against those of this one: fused Adam would mix up the elements."""
+
+    def run_of(channels_last, fused):
+        torch.manual_seed(0)
+        layer = torch.nn.Conv2d(3, 4, 3)
+        if channels_last:
+            layer.to(memory_format=torch.channels_last)
+        words = (f"speed.fused_adam={fused}", f"speed.channels_last={channels_last}")
+        return layer, speed.optimiser(layer.parameters(), configured("dih_nm", *words), CPU)
+
+    def step(layer, optimiser):
+        optimiser.zero_grad()
+        layer(torch.linspace(-1, 1, 300).view(1, 3, 10, 10).sin()).square().sum().backward()
+        optimiser.step()
+
+    first, saving = run_of(*saved_by)
+    step(first, saving)
+    results = []
+    for here in ((False, False), (True, True)):
+        layer, optimiser = run_of(*here)
+        layer.load_state_dict(first.state_dict())
+        optimiser.load_state_dict(deepcopy(saving.state_dict()))
+        step(layer, optimiser)
+        assert optimiser.param_groups[0]["fused"] == here[1]
+        results.append(layer.weight.detach().contiguous())
+    step(first, saving)
+    for found in results:
+        torch.testing.assert_close(found, first.weight.detach().contiguous(), rtol=1e-6, atol=1e-7)
+
+
+def train_rank(place, root, words):
+    return train(configured("ptc_dih", *words), open_pack(root), place)
+
+
+@pytest.mark.parametrize("word", ["speed.channels_last=true"])
+def test_two_ranks_with_all_that_a_cpu_uses_give_the_losses_of_one(tmp_path, pack, word):
+    alone, gradient, _ = train(configured("ptc_dih", *OFF), pack)
+    words = ("speed.compile=none", "train.precision=float32", word)
+    both = run_ranks(train_rank, 2, tmp_path, pack.root, words)
+    for losses, own_gradient, _ in both:
+        np.testing.assert_allclose(losses, alone, rtol=1e-4)
+        assert torch.nn.functional.cosine_similarity(own_gradient, gradient, dim=0) > 0.999
+
+
+class Told(torch.nn.Module):
+    """Counts what runs eagerly, as a stand-in for the compiled function."""
+
+    def __init__(self, fails):
+        super().__init__()
+        self.calls, self.fails = [], fails
+
+    def compile(self, forward, **_):
+        def compiled(*inputs, **more):
+            self.calls.append(len(inputs[0]))
+            outputs = forward(*inputs, **more)
+            if self.fails == "forward":
+                raise RuntimeError("no\nway")
+            if self.fails == "backward":
+                return type(outputs)(_Fails.apply(outputs.image), None, None)
+            return outputs
+
+        return compiled
+
+
+class _Fails(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, image):
+        return image.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise RuntimeError("no\nway")
+
+
+@pytest.mark.parametrize("fails", ["never", "forward", "backward"])
+def test_full_training_batches_are_compiled_and_a_failure_changes_nothing(pack, monkeypatch, fails):
+    told = Told(fails)
+    monkeypatch.setattr(torch, "compile", told.compile)
+    model = ("dih_nm",)
+    plain, gradient, state = train(configured(*model, *OFF), pack)
+    said = []
+    tuned, own_gradient, own_state = train(configured(*model, *OFF, "speed.compile=default"), pack, said=said)
+    assert told.calls == ([4, 4, 4, 4] if fails == "never" else [4])  # the first for trial; the ragged one is not there
+    assert said == [
+        "torch.compile fails (RuntimeError: no): training goes on without it; speed.compile=none skips the attempt"
+    ] * (fails != "never")
+    assert (tuned == plain).all()
+    assert torch.equal(gradient, own_gradient)
+    assert all(torch.equal(state[key], own_state[key]) for key in state)  # BatchNorm's statistics too
+
+
+COMPILED = """
+import sys, torch
+sys.path[:0] = {paths!r}
+import test_speed
+from nrh_dist.data.pack import open_pack
+pack = open_pack({root!r})
+words = ("model.freeze=none", "model.dropout=true") if {model!r} == "ptc_dih" else ()
+plain = test_speed.train(test_speed.configured({model!r}, *words, *test_speed.OFF), pack)
+said = []
+one = test_speed.configured({model!r}, *words, *test_speed.OFF, "speed.compile=default")
+tuned = test_speed.train(one, pack, said=said)
+print("said", len(said), *said)
+print("graphs", torch._dynamo.utils.counters["stats"]["unique_graphs"])
+print("losses", abs(tuned[0] / plain[0] - 1).max())
+print("gradient", ((tuned[1] - plain[1]).norm() / plain[1].norm()).item())
+"""
+
+
+def run_compiled(pack, tmp_path, model, **environment):
+    """The lines of a fresh process by their first word, with a fresh cache of compiled code."""
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    code = COMPILED.format(paths=paths, root=str(pack.root), model=model)
+    fresh = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **fresh, **environment}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines())
+
+
+def test_without_a_compiler_there_is_one_line_and_the_same_result(pack, tmp_path):
+    nowhere = {"CXX": str(tmp_path / "nowhere"), "PATH": str(tmp_path), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    found = run_compiled(pack, tmp_path, "dih_nm", **nowhere)
+    assert found["said"].startswith("1 torch.compile fails (")
+    assert "training goes on without it" in found["said"]
+    assert float(found["losses"]) == float(found["gradient"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["dih_nm", "ptc_dih"])
+def test_compiled_steps_equal_eager_ones(pack, tmp_path, model):
+    """Losses of four steps to 1e-4, the last gradient to 2 % of its norm, dropout included."""
+    found = run_compiled(pack, tmp_path, model)
+    assert found["said"] == "0 "
+    assert int(found["graphs"]) > 0
+    assert float(found["losses"]) < 1e-4
+    assert float(found["gradient"]) < 0.02
+
+
+def compiled_rank(place, root, words):
+    said = []
+    found = train(configured("dih_nm", *OFF, *words), open_pack(root), place, said)
+    return found[0], said
+
+
+@pytest.mark.slow
+def test_synchronised_batchnorm_works_below_the_compiler(tmp_path, pack, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    alone, _, _ = train(configured("dih_nm", *OFF), pack)
+    for losses, said in run_ranks(compiled_rank, 2, tmp_path / "ranks", pack.root, ("speed.compile=default",)):
+        assert said == []
+        np.testing.assert_allclose(losses, alone, rtol=1e-4)
