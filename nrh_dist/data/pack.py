@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from nrh_dist.data.images import ImageProblem
-from nrh_dist.data.layouts import Source, index
+from nrh_dist.data.layouts import Source, index, scan
 from nrh_dist.data.packing import (
     AREAS,
     COMPOSITES,
@@ -28,12 +28,15 @@ from nrh_dist.data.packing import (
     REALS,
     RESIZE,
     SOURCES,
+    LeftOut,
     Say,
+    count_files,
     fill,
     fingerprints,
     image_files,
+    kept_rows,
     locked,
-    read_lines,
+    read_fingerprints,
     replace_text,
     row_bytes,
 )
@@ -58,6 +61,7 @@ class Pack:
     reals: np.memmap  # uint8 N x S x S x 3
     masks: np.memmap  # uint8 N x S x S
     digest: str  # sha256 of the manifest, which holds those of the files
+    skipped: list[tuple[str, str]]  # sub-set/name and reason of samples that cannot be packed, and may be missing
 
     def __len__(self) -> int:
         return len(self.names)
@@ -102,6 +106,7 @@ def open_pack(path: str | Path) -> Pack:
         reals=reals,
         masks=mapped(MASKS, count, size, size),
         digest=manifest["digest"],
+        skipped=[(name, reason) for name, reason in manifest.get("skipped", [])],
     )
 
 
@@ -117,15 +122,29 @@ def check(path: str | Path) -> None:
             )
 
 
-def write_pack(samples: list[Sample], out: str | Path, size: int, workers: int | None, say: Say) -> Pack:
+def write_pack(
+    samples: list[Sample], out: str | Path, size: int, workers: int | None, say: Say, max_bad_files: int = 0
+) -> Pack:
     """Pack ``samples`` at ``size`` into the new folder ``out``; the same bytes for any number of ``workers``.
+
+    Samples of up to ``max_bad_files`` files that cannot be used are left out, named by ``say`` and in the manifest; the
+    last samples stand in their rows then. Packs that lack more are refused, also finished ones.
 
     ``workers`` None means one process per core. A killed attempt continues where it was; a second process with the
     same ``out`` waits for the first. A pack of exactly these files that is already there is returned as it is. Raises
     ``UserError``: ``out`` holds something else, too little disk space (checked first), a bad image (its path; all
     work up to it is kept), a killed process. Nothing is ever half-written under the name ``out``.
     """
-    return _build(samples, Path(f"{out}.partial"), Path(out), size, workers, say)
+    return _build(samples, Path(f"{out}.partial"), Path(out), size, workers, say, max_bad_files)
+
+
+def listed(source: Source, max_bad_files: int) -> list[Sample]:
+    """What is to be packed: ``index``, but where bad files are allowed, missing ones are such and wait for packing."""
+    if max_bad_files == 0:
+        return index(source)
+    samples, problems = scan(source)
+    files = {file for sample in samples for file in (sample.composite, sample.mask, sample.real)}
+    return samples if all(problem.path in files for problem in problems) else index(source)
 
 
 def open_source(source: Source) -> Pack:
@@ -147,7 +166,7 @@ def distinct_objects(pack: Pack, rows: np.ndarray) -> np.ndarray:
     return rows[np.sort(first)]
 
 
-def cached_pack(source: Source, size: int, say: Say, workers: int | None = None) -> Pack:
+def cached_pack(source: Source, size: int, say: Say, workers: int | None = None, max_bad_files: int = 0) -> Pack:
     """The pack of a data folder: the folder itself where it is one, else packed once into ``cache_dir()``.
 
     The folder's name holds the size and a fingerprint of the index (names, sizes and times of all files), so that
@@ -161,15 +180,15 @@ def cached_pack(source: Source, size: int, say: Say, workers: int | None = None)
                 f"{root} is packed at size {pack.size}, not {size}: set data.size={pack.size} or pack it again"
             )
         return pack
-    samples = index(source)
+    samples = listed(source, max_bad_files)
     name = f"{root.resolve().name}-{size}"
     out = cache_dir() / f"{name}-{_short_hash(*fingerprints(samples, size))}"
     if out.exists():
-        return open_pack(out)
+        return _require_few_skipped(open_pack(out), max_bad_files)
     say(f"packing {len(samples)} samples of {root} at {size} pixels, once, into {out}")
     # Named by the place, not the content: mending one bad image must not lose the work on the others.
     place = _short_hash(*(str(path.resolve()) for path in source if path))
-    return _build(samples, cache_dir() / f"{name}-{place}.partial", out, size, workers, say)
+    return _build(samples, cache_dir() / f"{name}-{place}.partial", out, size, workers, say, max_bad_files)
 
 
 def cache_dir() -> Path:
@@ -179,19 +198,31 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nrh_dist"
 
 
-def _build(samples: list[Sample], partial: Path, out: Path, size: int, workers: int | None, say: Say) -> Pack:
+def _require_few_skipped(pack: Pack, max_bad_files: int) -> Pack:
+    if (count := count_files(pack.skipped)) > max_bad_files:
+        name, reason = pack.skipped[0]
+        raise UserError(
+            f"{pack.root} was packed without {len(pack.skipped)} samples, for {count} bad files, and {max_bad_files} "
+            f"are allowed; the first is {name}, for {reason}: mend them (nrh data verify lists all) or allow more"
+        )
+    return pack
+
+
+def _build(
+    samples: list[Sample], partial: Path, out: Path, size: int, workers: int | None, say: Say, max_bad_files: int
+) -> Pack:
     if not samples:
         raise UserError(f"nothing to pack into {out}: no samples were given")
     if _is_occupied(out):
-        return _existing(out, samples, size)
+        return _existing(out, samples, size, max_bad_files)
     try:
         _require_space(partial, samples, size)
         with locked(partial, say):
             if _is_occupied(out):  # made by the process whose lock was waited for
                 shutil.rmtree(partial)
-                return _existing(out, samples, size)
-            fill(samples, partial, size, workers, say)
-            _write_manifest(samples, partial, size)
+                return _existing(out, samples, size, max_bad_files)
+            left_out = fill(samples, partial, size, workers, say, max_bad_files)
+            _write_manifest(samples, partial, size, left_out)
             os.rename(partial, out)
         for name in (AREAS, "lock"):
             (out / name).unlink()
@@ -206,16 +237,16 @@ def _is_occupied(out: Path) -> bool:
     return out.exists() and not (out.is_dir() and not any(out.iterdir()))
 
 
-def _existing(out: Path, samples: list[Sample], size: int) -> Pack:
+def _existing(out: Path, samples: list[Sample], size: int, max_bad_files: int) -> Pack:
     if not (out / "pack.json").exists():
         raise UserError(f"{out} exists and is not a pack; choose a new folder")
     pack = open_pack(out)
-    if read_lines(out / SOURCES) != fingerprints(samples, size):
+    if read_fingerprints(out / SOURCES) != fingerprints(samples, size):
         raise UserError(
             f"{out} already holds another pack ({len(pack)} samples at size {pack.size}); "
             "choose a new folder or delete this one"
         )
-    return pack
+    return _require_few_skipped(pack, max_bad_files)
 
 
 def _require_space(partial: Path, samples: list[Sample], size: int) -> None:
@@ -230,7 +261,11 @@ def _require_space(partial: Path, samples: list[Sample], size: int) -> None:
         )
 
 
-def _write_manifest(samples: list[Sample], folder: Path, size: int) -> None:
+def _write_manifest(samples: list[Sample], folder: Path, size: int, left_out: list[LeftOut]) -> None:
+    files = image_files(samples)
+    samples = [samples[row] for row in kept_rows(len(samples), left_out)]
+    if not samples:
+        raise UserError(f"none of the {len(left_out)} samples can be packed: nrh data verify lists what is wrong")
     manifest: dict[str, Any] = {
         "schema": SCHEMA,
         "size": size,
@@ -241,8 +276,10 @@ def _write_manifest(samples: list[Sample], folder: Path, size: int) -> None:
         "splits": [sample.split for sample in samples],
         "groups": [sample.group for sample in samples],
         "area_fractions": np.fromfile(folder / AREAS, np.float64).tolist(),
-        "sha256": _sha256_of_files(folder, image_files(samples)),
+        "sha256": _sha256_of_files(folder, files),
     }
+    if left_out:
+        manifest["skipped"] = [one[1:] for one in left_out]
     replace_text(folder / "pack.json", json.dumps(manifest | {"digest": _digest(manifest)}))
 
 

@@ -1,7 +1,8 @@
 """The work of packing: rows written chunk by chunk into the files of a folder that one process holds at a time.
 
-Progress is one fingerprint a chunk in ``sources.txt``, appended when the chunk's rows are on the disk. The next attempt
-skips the chunks whose fingerprint is there, which it is not when a file has changed since.
+Progress is one fingerprint a chunk in ``sources.txt``, appended when the chunk's rows are on the disk, and beside it
+what was left out of the chunk. The next attempt passes over the chunks whose fingerprint is there, which it is not when
+a file has changed since. When all rows are there, the last ones are moved into the places of those left out.
 """
 
 import fcntl
@@ -9,14 +10,14 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from nrh_dist.data.images import check_same_size, read_rgb, read_size, resize_mask, resize_photo
+from nrh_dist.data.images import ImageProblem, check_same_size, read_rgb, read_size, resize_mask, resize_photo
 from nrh_dist.data.processes import ordered_map
 from nrh_dist.data.samples import Sample, Segmentation, by_photo, check_mask_size, mask_of
 from nrh_dist.errors import UserError
@@ -32,6 +33,15 @@ SOURCES = "sources.txt"
 CHUNK = 64  # composites
 
 Say = Callable[[str], None]
+Made = TypeVar("Made")
+
+
+class LeftOut(NamedTuple):
+    """A sample (its row in the index, sub-set and name) that cannot be packed, and the file and reason why."""
+
+    row: int
+    name: str
+    reason: str
 
 
 def image_files(samples: list[Sample]) -> list[str]:
@@ -71,7 +81,7 @@ def _fingerprint(file: Path | Segmentation) -> tuple[Any, ...]:
     try:
         facts = file.stat()
     except FileNotFoundError:
-        raise UserError(f"{file}: is missing") from None
+        return (file.name,)
     return file.name, facts.st_size, facts.st_mtime_ns
 
 
@@ -99,77 +109,205 @@ def locked(folder: Path, say: Say) -> Iterator[None]:
                 return
 
 
-def fill(samples: list[Sample], folder: Path, size: int, workers: int | None, say: Say) -> None:
+def fill(
+    samples: list[Sample], folder: Path, size: int, workers: int | None, say: Say, max_bad_files: int
+) -> list[LeftOut]:
     """Write the rows of all chunks that are not there yet, and then ``sources.txt`` in the order of the chunks.
 
-    A bad image raises ``ImageProblem`` at its place in the order; the chunks before it are kept.
+    With ``max_bad_files`` 0 a bad image raises ``ImageProblem`` at its place in the order. Else its samples are named,
+    left out (``kept_rows`` says how) and returned, and more bad images than that are a ``UserError``. The chunks before
+    are kept in each case.
     """
     chunks = dict(zip(fingerprints(samples, size), chunks_of(samples), strict=True))
-    files = image_files(samples)
-    missing = _missing(chunks, folder, size, len(samples), files)
+    lengths = {folder / name: one for name, one in row_bytes(size, image_files(samples)).items()}
+    done = _done(chunks, lengths, len(samples), folder / SOURCES, max_bad_files > 0)
+    missing = {fingerprint: rows for fingerprint, rows in chunks.items() if fingerprint not in done}
+    left_out = [one for known in done.values() for one in known]
     total = len(samples)
     count = total - sum(len(rows) for rows in missing.values())
     if count:
         say(f"continuing: {count} of {total} samples are packed already")
+    _require_few(left_out, max_bad_files)
     tasks = [[(row, samples[row]) for row in rows] for rows in missing.values()]
-    written = ordered_map(partial(_pack_chunk, folder, size, files), tasks, workers)
-    with open(folder / SOURCES, "a") as progress:
-        for (fingerprint, rows), _ in zip(missing.items(), written, strict=True):
-            progress.write(f"{fingerprint}\n")
+    pack_chunk = partial(_pack_chunk, folder, size, image_files(samples), max_bad_files > 0)
+    with open(folder / SOURCES, "a") as progress, closing(ordered_map(pack_chunk, tasks, workers)) as written:
+        for (fingerprint, rows), found in zip(missing.items(), written, strict=True):
+            progress.write(_line(fingerprint, found))
             progress.flush()
+            done[fingerprint] = found
+            left_out += found
+            for one in found:
+                say(f"left out: {one.name}, for {one.reason}")
+            _require_few(left_out, max_bad_files)
             before, count = count, count + len(rows)
             if 20 * before // total < 20 * count // total:  # every 5 %
                 say(f"packed {count} of {total} samples")
-    _write_lines(folder / SOURCES, chunks)
+    replace_text(folder / SOURCES, "".join(_line(fingerprint, done[fingerprint]) for fingerprint in chunks))
+    if left_out:
+        files = count_files(one[1:] for one in left_out)
+        say(f"left out {len(left_out)} of {total} samples, for {files} files that cannot be used")
+        _fill_gaps(lengths, total, left_out)
+    return sorted(left_out)
 
 
-def _missing(
-    chunks: dict[str, list[int]], folder: Path, size: int, total: int, files: list[str]
-) -> dict[str, list[int]]:
-    """The chunks that are still to do; all files have their final length afterwards."""
-    lengths = {folder / name: total * one for name, one in row_bytes(size, files).items()}
-    intact = all(path.exists() and path.stat().st_size == length for path, length in lengths.items())
-    done = set(read_lines(folder / SOURCES)) if intact else set()
+def kept_rows(total: int, left_out: list[LeftOut]) -> list[int]:
+    """Which sample each row of the pack holds: the last ones stand in for those left out, so that little is moved."""
+    gone = {one.row for one in left_out}
+    rows = list(range(total - len(gone)))
+    for gap, row in zip(
+        sorted(row for row in gone if row < len(rows)),
+        (row for row in range(len(rows), total) if row not in gone),
+        strict=True,
+    ):
+        rows[gap] = row
+    return rows
+
+
+def count_files(skipped: Iterable[tuple[str, str]]) -> int:
+    """For how many files samples were left out, (name, reason) each: a bad photo costs all its composites."""
+    return len({(name.partition("/")[0], reason) for name, reason in skipped})
+
+
+def read_fingerprints(path: Path) -> list[str]:
+    """The fingerprints in the ``sources.txt`` of a finished pack."""
+    return [line.partition("\t")[0] for line in read_lines(path)]
+
+
+def _require_few(left_out: list[LeftOut], max_bad_files: int) -> None:
+    if (count := count_files(one[1:] for one in left_out)) > max_bad_files:
+        raise UserError(
+            f"{count} files cannot be used, above the limit of {max_bad_files} bad files, the last for "
+            f"{left_out[-1].name}: {left_out[-1].reason}; nrh data verify lists all; mend them or allow more"
+        )
+
+
+def _line(fingerprint: str, left_out: list[LeftOut]) -> str:
+    return f"{fingerprint}\t{json.dumps(left_out)}\n" if left_out else f"{fingerprint}\n"
+
+
+def _done(
+    chunks: dict[str, list[int]], lengths: dict[Path, int], total: int, sources: Path, skipping: bool
+) -> dict[str, list[LeftOut]]:
+    """The chunks that are there, with what was left out of each; all files have their length afterwards."""
+    done = {fingerprint: known for fingerprint, known in _progress(sources) if fingerprint in chunks}
+    if not skipping:
+        done = {fingerprint: known for fingerprint, known in done.items() if not known}
+    sizes = {path: path.stat().st_size if path.exists() else -1 for path in lengths}
+    if len(done) == len(chunks):
+        final = total - sum(map(len, done.values()))  # killed when the gaps were filled, some files or all
+        if all(sizes[path] in (total * one, final * one) for path, one in lengths.items()):
+            return done
+    if any(sizes[path] != total * one for path, one in lengths.items()):
+        done = {}
     # Progress on other data must be forgotten before its rows are overwritten.
-    _write_lines(folder / SOURCES, [fingerprint for fingerprint in chunks if fingerprint in done])
-    for path, length in lengths.items():
+    replace_text(sources, "".join(_line(*one) for one in done.items()))
+    for path, one in lengths.items():
         with open(path, "ab") as file:
-            file.truncate(length)
-    return {fingerprint: rows for fingerprint, rows in chunks.items() if fingerprint not in done}
+            file.truncate(total * one)
+    return done
 
 
-def _pack_chunk(folder: Path, size: int, names: list[str], chunk: list[tuple[int, Sample]]) -> None:
-    """Write the rows of one chunk into the files of ``folder``, and see them onto the disk."""
+def _progress(sources: Path) -> Iterator[tuple[str, list[LeftOut]]]:
+    for line in read_lines(sources):
+        fingerprint, _, known = line.partition("\t")
+        try:
+            yield fingerprint, [LeftOut(*one) for one in json.loads(known or "[]")]
+        except (ValueError, TypeError):  # cut off by a crash
+            continue
+
+
+def _fill_gaps(lengths: dict[Path, int], total: int, left_out: list[LeftOut]) -> None:
+    """Bring the files to ``kept_rows``. The copied rows go last, so that a kill at any moment can be made good."""
+    kept = kept_rows(total, left_out)
+    for path, one in lengths.items():
+        with open(path, "r+b") as file:
+            if path.stat().st_size == len(kept) * one:
+                continue
+            for gap, row in enumerate(kept):
+                if gap != row:
+                    file.seek(row * one)
+                    content = file.read(one)
+                    file.seek(gap * one)
+                    file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            file.truncate(len(kept) * one)
+
+
+def _pack_chunk(
+    folder: Path, size: int, names: list[str], skipping: bool, chunk: list[tuple[int, Sample]]
+) -> list[LeftOut]:
+    """Write the rows of one chunk into the files of ``folder``, and see them onto the disk; what was left out."""
     length = row_bytes(size, names)
+    left_out = []
     with ExitStack() as stack:
         files = {name: stack.enter_context(open(folder / name, "r+b")) for name in length}
-        for row, values in _rows(chunk, size):
+        for row, sample, values in _rows(chunk, size):
+            if isinstance(values, ImageProblem):
+                if not skipping:
+                    raise values
+                reason = f"{values.path.name}: {values.reason}"  # not its folder: a pack does not depend on its place
+                left_out.append(LeftOut(row, f"{sample.dataset}/{sample.name}", reason))
+                continue
             for name, file in files.items():
                 file.seek(row * length[name])
                 file.write(values[name].tobytes())
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())
+    return left_out
 
 
-def _rows(chunk: list[tuple[int, Sample]], size: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Each row with its value in every file; each real photo and each mask is decoded once."""
-    real_path: Path | None = None
+def _rows(
+    chunk: list[tuple[int, Sample]], size: int
+) -> Iterator[tuple[int, Sample, dict[str, np.ndarray] | ImageProblem]]:
+    """Each row with its value in every file, or why there is none; each real photo and each mask is decoded once."""
+    real: Path | None = None
     for row, sample in chunk:
-        if sample.real != real_path:  # the samples of one photo come together
-            real_path, real_size = sample.real, read_size(sample.real)
-            real = resize_photo(read_rgb(sample.real, 2 * size), size)
-            masks: dict[Path | Segmentation, tuple[np.ndarray, np.ndarray]] = {}
-        if sample.mask not in masks:
-            full = mask_of(sample)
-            check_mask_size(sample, (full.shape[1], full.shape[0]), real_size)
-            masks[sample.mask] = resize_mask(full, size), np.array((full >= 128).mean())
-        mask, area = masks[sample.mask]
-        composite = real
-        if sample.composite != sample.real:
-            check_same_size(sample.composite, read_size(sample.composite), sample.real, real_size)
-            composite = resize_photo(read_rgb(sample.composite, 2 * size), size)
-        yield row, {COMPOSITES: composite, REALS: real, MASKS: mask, AREAS: area}
+        if sample.real != real:  # the samples of one photo come together
+            real, decoded = sample.real, _Decoded()
+        try:
+            yield row, sample, _values(sample, size, decoded)
+        except ImageProblem as problem:
+            yield row, sample, problem
+
+
+def _values(sample: Sample, size: int, decoded: "_Decoded") -> dict[str, np.ndarray]:
+    def read_real() -> tuple[np.ndarray, tuple[int, int]]:
+        full_size = read_size(sample.real)
+        return resize_photo(read_rgb(sample.real, 2 * size), size), full_size
+
+    def read_mask() -> tuple[np.ndarray, np.ndarray]:
+        full = mask_of(sample)
+        check_mask_size(sample, (full.shape[1], full.shape[0]), real_size)
+        return resize_mask(full, size), np.array((full >= 128).mean())
+
+    real, real_size = decoded.once(sample.real, read_real)
+    mask, area = decoded.once(sample.mask, read_mask)
+    composite = real
+    if sample.composite != sample.real:
+        check_same_size(sample.composite, read_size(sample.composite), sample.real, real_size)
+        composite = resize_photo(read_rgb(sample.composite, 2 * size), size)
+    return {COMPOSITES: composite, REALS: real, MASKS: mask, AREAS: area}
+
+
+class _Decoded:
+    """What the samples of one photo share, or the problem with it."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path | Segmentation, Any] = {}
+
+    def once(self, file: Path | Segmentation, make: Callable[[], Made]) -> Made:
+        """``make()``, made once a file; its ``ImageProblem`` comes every time."""
+        if file not in self._known:
+            try:
+                self._known[file] = make()
+            except ImageProblem as problem:
+                self._known[file] = problem
+        known = self._known[file]
+        if isinstance(known, ImageProblem):
+            raise known
+        return known
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -185,7 +323,3 @@ def replace_text(path: Path, text: str) -> None:
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file; none where there is no file."""
     return path.read_text().splitlines() if path.exists() else []
-
-
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    replace_text(path, "".join(f"{line}\n" for line in lines))

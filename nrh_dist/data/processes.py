@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -15,7 +15,9 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-def ordered_map(function: Callable[[Task], Result], tasks: Sequence[Task], workers: int | None) -> Iterator[Result]:
+def ordered_map(
+    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int | None
+) -> Generator[Result, None, None]:
     """``function(task)`` for each task, in order; ``workers`` None means one per core. One worker: no new process.
 
     The function must be importable, tasks and results picklable. Its exceptions come out at their place in the order.

@@ -18,7 +18,7 @@ from trees import HEIGHT, WIDTH, make_tree, many
 from nrh_dist.data import packing
 from nrh_dist.data import samples as samples_module
 from nrh_dist.data.layouts import Source, index
-from nrh_dist.data.pack import Pack, cache_dir, cached_pack, check, distinct_objects, open_pack, write_pack
+from nrh_dist.data.pack import Pack, cache_dir, cached_pack, check, distinct_objects, listed, open_pack, write_pack
 from nrh_dist.data.samples import Sample
 from nrh_dist.errors import UserError
 
@@ -392,3 +392,167 @@ def test_an_object_comes_once_however_many_composites_show_it(tmp_path: Path) ->
         ("HCOCO", "c2_1_1"),
     ]
     assert len(distinct_objects(pack, np.array([], dtype=int))) == 0
+
+
+# What happens to files of ``root``, whose photos have two composites each, and what that costs.
+BAD = {
+    "HCOCO/composite_images/c1_9001_1.jpg": lambda path: path.write_bytes(path.read_bytes()[:300]),
+    "HCOCO/composite_images/c3_9001_0.jpg": lambda path: path.write_bytes(b""),
+    "HCOCO/real_images/c5.jpg": lambda path: path.write_text("<html>404 Not Found</html>"),
+    "HCOCO/masks/c8_9001.png": lambda path: Image.new("L", (5, 5)).save(path),
+    "Hday2night/composite_images/d5-1_1_1.jpg": Path.unlink,
+}
+GONE = {
+    "HCOCO/c1_9001_1": "c1_9001_1.jpg: is truncated",
+    "HCOCO/c3_9001_0": "c3_9001_0.jpg: is empty (0 bytes)",
+    "HCOCO/c5_9001_0": "c5.jpg: is not a JPEG or PNG image",
+    "HCOCO/c5_9001_1": "c5.jpg: is not a JPEG or PNG image",
+    "HCOCO/c8_9001_0": "c8_9001.png: is 5x5 pixels, but its real photo c8.jpg is 24x16",
+    "HCOCO/c8_9001_1": "c8_9001.png: is 5x5 pixels, but its real photo c8.jpg is 24x16",
+    "Hday2night/d5-1_1_1": "d5-1_1_1.jpg: is missing",
+}
+
+
+@pytest.fixture
+def sound(samples: list[Sample], tmp_path: Path) -> Pack:
+    """The pack of all samples, before anything happened to them."""
+    return write_pack(samples, tmp_path / "sound", 8, 1, silent)
+
+
+@pytest.fixture
+def bad_root(root: Path, sound: Pack) -> Path:
+    for name, spoil in BAD.items():
+        spoil(root / name)
+    return root
+
+
+def images_of(pack: Pack) -> dict[tuple[str, str, str], bytes]:
+    return {
+        (pack.datasets[row], pack.splits[row], pack.names[row]): b"".join(
+            np.asarray(values[row]).tobytes() for values in (pack.composites, pack.reals, pack.masks)
+        )
+        + np.float64(pack.area_fractions[row]).tobytes()
+        for row in range(len(pack))
+    }
+
+
+def test_bad_files_are_left_out_named_and_counted(bad_root: Path, sound: Pack, tmp_path: Path) -> None:
+    lines: list[str] = []
+    samples = listed(Source(bad_root), 5)
+    pack = write_pack(samples, tmp_path / "pack", 8, 1, lines.append, 5)
+    check(pack.root)
+    assert dict(pack.skipped) == GONE and len(pack) == 23 - len(pack.skipped)
+    for name, reason in pack.skipped:
+        assert f"left out: {name}, for {reason}" in lines
+    assert "left out 7 of 23 samples, for 5 files that cannot be used" in lines
+    expected = images_of(sound)
+    for dataset, split, name in list(expected):
+        if f"{dataset}/{name}" in GONE:
+            del expected[dataset, split, name]
+    assert images_of(pack) == expected
+    assert [pack.groups[row] for row in range(16)] == [
+        next(one.group for one in samples if (one.dataset, one.name) == (pack.datasets[row], pack.names[row]))
+        for row in range(16)
+    ]
+    assert str(tmp_path) not in (pack.root / "pack.json").read_text(), "a pack does not depend on its place"
+    two = write_pack(samples, tmp_path / "two", 8, 2, silent, 99)
+    assert content(two.root) == content(pack.root) and sorted(content(pack.root)) == FILES
+
+
+def test_more_bad_files_than_allowed_end_it_and_more_patience_continues(bad_root: Path, tmp_path: Path) -> None:
+    samples = listed(Source(bad_root), 1)
+    with pytest.raises(UserError, match=r"3 files cannot be used, above the limit of 2 bad files.*nrh data verify"):
+        write_pack(samples, tmp_path / "pack", 8, 1, silent, 2)
+    assert not (tmp_path / "pack").exists()
+    with pytest.raises(UserError, match=r"3 files cannot be used, above the limit of 1 bad"):  # known from before
+        write_pack(samples, tmp_path / "pack", 8, 1, silent, 1)
+    lines: list[str] = []
+    pack = write_pack(samples, tmp_path / "pack", 8, 1, lines.append, 5)
+    assert lines[0] == "continuing: 13 of 23 samples are packed already"
+    assert "left out 7 of 23 samples, for 5 files that cannot be used" in lines
+    assert content(pack.root) == content(write_pack(samples, tmp_path / "fresh", 8, 1, silent, 5).root)
+
+
+@pytest.mark.parametrize("finished", [0, 1, 2, 4])
+def test_killed_while_the_gaps_are_filled(
+    bad_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: int
+) -> None:
+    """The gaps of so many of the four files were filled, of the next one in part."""
+    samples = listed(Source(bad_root), 5)
+    undisturbed = write_pack(samples, tmp_path / "undisturbed", 8, 1, silent, 5)
+    fill_gaps = packing._fill_gaps
+
+    def killed(lengths: dict[Path, int], total: int, left_out: list[packing.LeftOut]) -> None:
+        fill_gaps(dict(list(lengths.items())[:finished]), total, left_out)
+        for path, one in list(lengths.items())[finished : finished + 1]:
+            with open(path, "r+b") as file:
+                file.seek((total - 1) * one)  # d5-1_1_1 is gone itself, the one before it is moved first
+                gap = next(gap for gap, row in enumerate(packing.kept_rows(total, left_out)) if gap != row)
+                file.seek(packing.kept_rows(total, left_out)[gap] * one)
+                row = file.read(one)
+                file.seek(gap * one)
+                file.write(row)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(packing, "_fill_gaps", killed)
+        write_pack(samples, tmp_path / "pack", 8, 1, silent, 5)
+    lines: list[str] = []
+    pack = write_pack(samples, tmp_path / "pack", 8, 1, lines.append, 5)
+    assert lines[0] == "continuing: 23 of 23 samples are packed already"
+    assert content(pack.root) == content(undisturbed.root)
+
+
+def test_progress_with_gaps_is_none_where_no_bad_file_is_allowed(bad_root: Path, tmp_path: Path) -> None:
+    samples = listed(Source(bad_root), 1)
+    with pytest.raises(UserError, match="above the limit of 2"):
+        write_pack(samples, tmp_path / "pack", 8, 1, silent, 2)
+    with pytest.raises(UserError, match=r"c1_9001_1\.jpg: is truncated; nrh data verify lists all"):
+        write_pack(samples, tmp_path / "pack", 8, 1, silent)
+
+
+def test_a_pack_with_less_than_all_is_for_those_who_allow_it(
+    bad_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NRH_CACHE", str(tmp_path / "cache"))
+    (bad_root / "Hday2night/composite_images/d5-1_1_1.jpg").write_bytes(b"")  # a missing one has no pack without skip
+    pack = cached_pack(Source(bad_root), 8, silent, max_bad_files=5)
+    assert cached_pack(Source(bad_root), 8, pytest.fail, max_bad_files=6).digest == pack.digest
+    for allowed in (0, 4):
+        with pytest.raises(
+            UserError,
+            match=rf"was packed without 7 samples, for 5 bad files, and {allowed} are allowed; "
+            r"the first is HCOCO/c1_9001_1, for c1_9001_1\.jpg: is truncated: mend them",
+        ):
+            cached_pack(Source(bad_root), 8, silent, max_bad_files=allowed)
+    with pytest.raises(UserError, match="and 0 are allowed"):
+        write_pack(index(Source(bad_root)), pack.root, 8, 1, silent)
+
+
+def test_a_pack_without_gaps_serves_those_who_would_allow_some(root: Path, tmp_path: Path) -> None:
+    pack = write_pack(index(Source(root)), tmp_path / "pack", 8, 1, silent)
+    assert write_pack(listed(Source(root), 9), tmp_path / "pack", 8, 1, pytest.fail, 9).digest == pack.digest
+    assert "skipped" not in json.loads((pack.root / "pack.json").read_text())
+
+
+def test_nothing_left_is_no_pack(root: Path, tmp_path: Path) -> None:
+    for path in root.glob("*/real_images/*"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="none of the 23 samples can be packed"):
+        write_pack(index(Source(root)), tmp_path / "pack", 8, 1, silent, 99)
+
+
+def test_a_bad_list_is_not_a_bad_image(root: Path) -> None:
+    with (root / "HCOCO/HCOCO_train.txt").open("a") as file:
+        file.write("../../etc/passwd.jpg\n")
+    with pytest.raises(UserError, match="leaves the data folder"):
+        listed(Source(root), 9)
+
+
+def test_the_command_line_leaves_bad_files_out(bad_root: Path, tmp_path: Path) -> None:
+    words = ["data", "pack", str(bad_root), str(tmp_path / "pack"), "--size", "8", "--workers", "1"]
+    command = [sys.executable, "-c", "from nrh_dist.cli import main; main()", *words]
+    done = subprocess.run([*command, "--skip-bad", "4"], capture_output=True, text=True)
+    assert done.returncode == 1 and "above the limit of 4 bad files" in done.stderr + done.stdout
+    subprocess.run([*command, "--skip-bad", "5"], check=True, capture_output=True)
+    assert len(open_pack(tmp_path / "pack")) == 16
