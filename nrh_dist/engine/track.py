@@ -17,8 +17,11 @@ from nrh_dist.engine.files import read_lines, write_lines
 from nrh_dist.schema import Config
 
 METRICS = "metrics.jsonl"
-INIT_SECONDS = 15.0  # that W&B has to take a run, beside the training
-FINISH_SECONDS = 8.0  # that it has to take the rest of a run that is done
+INIT_SECONDS = 30.0  # that a W&B server has to take a run, beside the training
+LATE_SECONDS = 3.0  # that it has for it still when the training is done
+FINISH_SECONDS = 8.0  # that it has to take the rest of a run that it took
+LOCAL_SECONDS = 60.0  # for what waits for no server; a machine may be busy
+PIPE_BYTES = 2**20  # some thousand rows
 
 
 class Tracker(Protocol):
@@ -44,9 +47,9 @@ class Nothing:
 class WandbTracker:
     """A W&B run under a stable id, so that a resumed run continues it, in a process of its own.
 
-    A tracker must not stop, slow or change a training. Nothing here waits for W&B before the end, and there for the
-    rest of ``INIT_SECONDS`` (after which a server that does not answer makes the run an offline one, with all rows) and
-    ``FINISH_SECONDS`` at most. Any other failure is said once and ends tracking; the rows are in ``metrics.jsonl``.
+    A tracker must not stop, slow or change a training. Nothing here waits for W&B before the end, and there for
+    ``FINISH_SECONDS`` at most. A server that did not take the run at the start makes it an offline one, with all rows.
+    Any other failure is said once and ends tracking; the rows are in ``metrics.jsonl``.
     """
 
     def __init__(self, config: Config, folder: Path, mode: str) -> None:
@@ -63,7 +66,7 @@ class WandbTracker:
                 "x_transaction_log_flush_interval": 1,  # a kill must not lose records
                 "x_stats_pid": os.getpid(),
                 "init_timeout": INIT_SECONDS,
-                "finish_timeout": FINISH_SECONDS,
+                "finish_timeout": FINISH_SECONDS - 1,
                 "console": "off",
                 "silent": True,
             },
@@ -82,15 +85,22 @@ class WandbTracker:
 
     def finish(self) -> None:
         """Close the run within a few seconds; what could not be sent stays in its folder for ``wandb sync``."""
-        deadline = time.monotonic() + INIT_SECONDS + FINISH_SECONDS
         while self._process:
             _pipe(self._process).close()
-            try:
-                self._process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            self._wait()
+            self._bury()
+
+    def _wait(self) -> None:
+        """Until the process ended, or had the time for what it is about; then it is ended."""
+        assert self._process
+        since: dict[bytes, float] = {}
+        patience = {wandb_process.ASKING: LATE_SECONDS, wandb_process.TAKEN: FINISH_SECONDS}
+        while self._process.poll() is None:
+            about = self._about() if self._options["mode"] == "online" else b""
+            if time.monotonic() - since.setdefault(about, time.monotonic()) > patience.get(about, LOCAL_SECONDS):
                 self._process.kill()
                 self._process.wait()
-            self._bury()
+            time.sleep(0.02)
 
     def _start(self) -> None:
         script = Path(wandb_process.__file__)
@@ -99,6 +109,7 @@ class WandbTracker:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", str(script)],  # -P: the modules beside it are not to stand in for Python's own
                 bufsize=0,
+                pipesize=PIPE_BYTES,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -108,29 +119,40 @@ class WandbTracker:
         except OSError as error:
             print(f"W&B failed ({error.strerror}): training goes on without it", flush=True)
             return
-        os.set_blocking(_pipe(self._process).fileno(), False)
+        self._output = b""
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe
+            os.set_blocking(pipe.fileno(), False)
         for line in (self._options, *self._rows):
             self._send(line)
 
     def _send(self, line: dict[str, Any]) -> None:
         assert self._process
-        try:
-            _pipe(self._process).write(json.dumps(line).encode() + b"\n")
-        except OSError:  # it is gone, or so far behind that the pipe is full
-            self._process.kill()
+        content = json.dumps(line).encode() + b"\n"
+        with suppress(BrokenPipeError):  # it is gone, which the next row or the end will find
+            if _pipe(self._process).write(content) != len(content):  # it is so far behind that the pipe is full
+                self._process.kill()
+
+    def _about(self) -> bytes:
+        """The last of ``wandb_process``'s marks; empty while the SDK is being loaded."""
+        assert self._process and self._process.stdout
+        self._output += self._process.stdout.read() or b""
+        marks = wandb_process.ASKING + wandb_process.TAKEN
+        return self._output[: len(self._output) - len(self._output.lstrip(marks))][-1:]
 
     def _bury(self) -> None:
         """Clear up after the process that ended; begin again offline where the server did not take the run."""
-        process, self._process = self._process, None
-        assert process and process.stdout
+        assert self._process
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # the SDK's own service
-        reason = process.stdout.read().decode(errors="replace") or f"exit code {process.returncode}"
-        if process.returncode == wandb_process.NO_START and self._options["mode"] == "online":
+            os.killpg(self._process.pid, signal.SIGKILL)  # the SDK's own service
+        taken, code = self._about() == wandb_process.TAKEN, self._process.returncode
+        reason = self._output.decode(errors="replace").lstrip("?!") or "no answer in time" if code else ""
+        self._process = None
+        if not taken and self._options["mode"] == "online":
             print(f"W&B does not answer ({reason}): this run is tracked offline", flush=True)
             self._options["mode"] = "offline"
             self._start()
-        elif process.returncode:
+        elif code:
             print(f"W&B failed ({reason}): training goes on without it", flush=True)
 
 
