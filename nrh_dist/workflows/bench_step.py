@@ -14,18 +14,16 @@ optimiser 34 bytes a parameter / bandwidth.
 
 import gc
 import math
-import shutil
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from nrh_dist import config as configuration
+from nrh_dist.engine import speed
 from nrh_dist.engine.dist import own_device
 from nrh_dist.engine.progress import Say
 from nrh_dist.workflows import floors
@@ -45,7 +43,6 @@ FLOORS = {
     "cpu": "its convolutions and matrix products at the measured peak",
     "cuda": "its convolutions and matrix products at the measured peak or bandwidth, and the bytes of Adam",
 }
-COMPILERS = ("g++", "c++", "clang++")
 UNTUNED = ("speed.channels_last=false", "speed.fused_adam=false", "speed.compile=none", "train.precision=float32")
 
 
@@ -87,28 +84,27 @@ def bench(say: Say, settings: Settings | None = None, variants: Sequence[Variant
 def variants_of(device: torch.device, say: Say) -> list[Variant]:
     """What is tuned on ``device``, in this order; the last that is not only told is what the target speaks of."""
     found = [Variant("channels_last", "speed.channels_last=true"), Variant("fused Adam", "speed.fused_adam=true")]
-    compiler = any(shutil.which(name) for name in COMPILERS)
-    if device.type == "cuda":
-        found.insert(0, Variant("bfloat16", "train.precision=auto"))
-        compiler = compiler and find_spec("triton") is not None
-    if not compiler:
-        say("no compiler is installed here: torch.compile is left out")
-    elif device.type == "cuda":
-        found += [
-            Variant("torch.compile", "speed.compile=default"),
-            Variant("CUDA graphs", "speed.compile=reduce-overhead"),
-        ]
+    on_gpu, has_bfloat16 = device.type == "cuda", speed.has_bfloat16(device)
+    if on_gpu and has_bfloat16:
+        found.insert(0, Variant("bfloat16", "train.precision=bfloat16"))
+    if not compiles(device):
+        say("torch.compile finds no compiler here: it is left out")
     else:
         found.append(Variant("torch.compile", "speed.compile=default"))
-    if device.type == "cpu" and cpu_has_bfloat16():
+        if on_gpu:
+            found.append(Variant("CUDA graphs", "speed.compile=reduce-overhead"))
+    if not on_gpu and has_bfloat16:
         found.append(Variant("bfloat16", "train.precision=bfloat16", is_beside=True))
     return found
 
 
-def cpu_has_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 by itself; emulated, it takes ten times as long."""
-    facts = Path("/proc/cpuinfo").read_text()
-    return " avx512_bf16" in facts or " amx_bf16" in facts
+def compiles(device: torch.device) -> bool:
+    """Whether torch.compile works here, which needs a compiler of C++ and, on a GPU, triton."""
+    try:
+        torch.compile(lambda one: one.sin() + 1)(torch.ones(8, device=device))
+    except Exception:  # torch raises many kinds
+        return False
+    return True
 
 
 def _of_model(
@@ -116,6 +112,7 @@ def _of_model(
 ) -> list[Figure]:
     batch = settings.batch or BATCHES[device.type]
     words = [f"model.name={name}", f"model.width={settings.width}", f"data.size={settings.size}"]
+    words.append(f"train.batch_size={batch}")  # only batches of this size run compiled
     images, kept = random_images(batch, settings.size, device), has_encoder(name)
 
     def step(speed_words: Sequence[str], plain: bool, features: bool) -> Step:

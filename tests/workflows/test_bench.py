@@ -10,6 +10,7 @@ from test_cli import mistake, nrh
 
 from nrh_dist.data import coco
 from nrh_dist.data.pairs import eligible
+from nrh_dist.errors import UserError
 from nrh_dist.workflows import bench, bench_generate, made_up, measure, naive
 
 
@@ -32,22 +33,62 @@ def test_generate_measures_everything_on_sample_data(capsys, tmp_path, monkeypat
     monkeypatch.setattr(bench_generate, "PAPER_COUNT", 1000)
     code, said, _ = nrh(capsys, "bench", "generate", "--count", "20", "--out", str(tmp_path / "bench.json"))
     assert code == 0
-    found = {figure["name"]: figure for figure in json.loads((tmp_path / "bench.json").read_text())["figures"]}
+    kept = json.loads((tmp_path / "bench.json").read_text())["benches"]["generate"]
+    assert kept["command"] == "nrh bench generate --count 20"
+    found = {figure["name"]: figure for figure in kept["figures"]}
     assert [*found] == ["speed", "speed (PNG)", "scaling to two workers", "loading annotations", "memory"]
     assert found["speed"]["target"] is None and found["speed"]["ratio"] > 2  # sample photos are too small for it
     assert found["scaling to two workers"]["target"] == 0.9
     assert found["loading annotations"]["target"] == 5 and found["loading annotations"]["ratio"] > 3
     assert "MiB a worker" in found["memory"]["note"]
+    assert all(found[name]["floor"] > 1 for name in ("speed", "speed (PNG)"))
     assert said.count("reached") == 2
 
 
-def test_all_runs_every_bench(tmp_path, monkeypatch):
+@pytest.fixture
+def fake_benches(monkeypatch):
     figure = measure.figure("a", [1.0], None, "b", "seconds")
-    benches = {"one": lambda given, say: [figure], "two": lambda given, say: [figure] * given.count}
+    benches = {
+        "generate": lambda given, say: [figure],
+        "step": lambda given, say: [figure] * 2,
+        "loader": lambda given, say: [figure] * given.count,
+    }
     monkeypatch.setattr(bench, "BENCHES", benches)
-    given = bench.Input(None, None, 2)
-    assert len(bench.run("all", given, tmp_path / "a.json", print)) == 3
-    assert len(bench.run("one", given, tmp_path / "a.json", print)) == 1
+
+
+def commands(path):
+    return [one["command"] for one in json.loads(path.read_text())["benches"].values()]
+
+
+def test_all_runs_every_bench_and_each_keeps_its_own_command(tmp_path, fake_benches):
+    path = tmp_path / "a.json"
+    assert len(bench.run("step", bench.Input(), path, print)) == 2
+    assert commands(path) == ["nrh bench step"]
+    given = bench.Input(tmp_path / "my photos", tmp_path / "a.json", 30, tmp_path / "set")
+    assert len(bench.run("all", given, path, print)) == 33
+    assert commands(path) == [
+        "nrh bench step",
+        "nrh bench generate --images 'my photos' --annotations a.json --count 30",
+        "nrh bench loader --data set",
+    ]
+
+
+def test_what_was_measured_before_a_bench_failed_is_kept(tmp_path, fake_benches, monkeypatch):
+    def fail(given, say):
+        raise UserError("no")
+
+    monkeypatch.setitem(bench.BENCHES, "loader", fail)
+    with pytest.raises(UserError, match="no"):
+        bench.run("all", bench.Input(), tmp_path / "a.json", print)
+    assert commands(tmp_path / "a.json") == ["nrh bench generate", "nrh bench step"]
+
+
+def test_without_a_name_the_benches_are_listed(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = nrh(capsys, "bench")
+    assert code == 0
+    assert [line.split(":")[0] for line in out.splitlines()] == [f"nrh bench {one}" for one in [*bench.BENCHES, "all"]]
+    assert not [*tmp_path.iterdir()]
 
 
 def write_coco(root, photos, flat=0):
@@ -88,11 +129,14 @@ def test_rejected_pairs_are_not_timed(tmp_path):
 
 def test_mistakes(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "choose from generate, all" in mistake(capsys, "bench", "sleep")
+    assert "choose from loader, step, ray, generate, all" in mistake(capsys, "bench", "sleep")
     assert "belong together" in mistake(capsys, "bench", "generate", "--images", ".")
+    assert "--data is for nrh bench loader" in mistake(capsys, "bench", "step", "--data", ".")
+    assert "--count is for nrh bench generate" in mistake(capsys, "bench", "ray", "--count", "30")
     assert "is a folder" in mistake(capsys, "bench", "generate", "--out", ".")
     assert "--count" in mistake(capsys, "bench", "generate", "--count", "1")
     (tmp_path / "a.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    assert "choose another --out" in mistake(capsys, "bench", "step", "--out", "a.json")
     assert "too few" in mistake(capsys, "bench", "generate", "--images", ".", "--annotations", "a.json")
     monkeypatch.setattr(naive, "find_spec", lambda name: None)
     assert "scikit-image" in mistake(capsys, "bench", "generate")

@@ -1,4 +1,4 @@
-"""What benches share: rounds in turns, medians of ratios, and how they are told and kept."""
+"""What benches share: rounds in turns, medians of ratios, floors, and how they are told and kept."""
 
 import json
 import subprocess
@@ -10,19 +10,20 @@ from nrh_dist.errors import UserError
 from nrh_dist.workflows import measure
 
 
-def test_the_two_sides_take_turns_and_the_ratio_is_peer_over_ours():
+def test_all_sides_take_turns_and_turns_at_going_first():
     order = []
 
-    def ours(number):
-        order.append(f"ours {number}")
-        return 2.0
+    def side(name, cost):
+        def measured(number):
+            order.append(f"{name}{number}")
+            return cost + number
 
-    def peer(number):
-        order.append(f"peer {number}")
-        return 10.0 + number
+        return measured
 
-    assert measure.interleaved(ours, peer, 3) == [5.0, 5.5, 6.0]
-    assert order == ["ours 0", "peer 0", "peer 1", "ours 1", "ours 2", "peer 2"]
+    costs = measure.in_turns({"a": side("a", 2.0), "b": side("b", 10.0), "c": side("c", 0.0)}, 4)
+    assert costs == {"a": [2, 3, 4, 5], "b": [10, 11, 12, 13], "c": [0, 1, 2, 3]}
+    assert order == ["a0", "b0", "c0", "b1", "c1", "a1", "c2", "a2", "b2", "a3", "b3", "c3"]
+    assert measure.ratios(costs["b"], costs["a"])[:3] == [5, 11 / 3, 3]
 
 
 def test_a_figure_is_the_median_with_its_range():
@@ -34,22 +35,57 @@ def test_a_figure_is_the_median_with_its_range():
     assert measure.figure("speed", [1.0], None, "a snail", "seconds").line().endswith("seconds)")
 
 
-def test_figures_are_written_with_the_machine(tmp_path):
-    said = []
-    measure.write([measure.figure("speed", [3.0], 2.0, "a snail", "seconds")], tmp_path / "new/a.json", said.append)
-    found = json.loads((tmp_path / "new/a.json").read_text())
-    assert found["schema"] == 1
-    assert {"cpu", "cores", "python", "libraries"} == found["machine"].keys()
-    assert "numpy" in found["machine"]["libraries"]
-    assert {"name", "ratio", "low", "high", "rounds", "target", "peer", "unit"} <= found["figures"][0].keys()
+def test_a_floor_is_our_cost_over_its_cost_by_round():
+    figure = measure.figure("speed", [3.0], None, "a snail", "seconds").above([4.0, 9.0, 6.0], [2.0, 3.0, 1.0], "light")
+    assert (figure.floor, figure.floor_is) == (3.0, "light")  # the median of 2, 3, 6
+    assert figure.line().endswith("; 3 times the floor, light")
+
+
+def test_figures_are_written_with_command_and_machine_beside_those_of_other_benches(tmp_path):
+    path, said = tmp_path / "new/a.json", []
+    measure.write(
+        "run", "nrh bench run", [measure.figure("speed", [3.0], 2.0, "a snail", "seconds")], path, said.append
+    )
+    measure.write("swim", "nrh bench swim", [measure.figure("depth", [1.0], None, "a fish", "m")], path, said.append)
+    measure.write(
+        "run", "nrh bench run", [measure.figure("speed", [4.0], 2.0, "a snail", "seconds")], path, said.append
+    )
+    found = json.loads(path.read_text())
+    assert found["schema"] == 2
+    assert {name: bench["command"] for name, bench in found["benches"].items()} == {
+        "run": "nrh bench run",
+        "swim": "nrh bench swim",
+    }
+    run = found["benches"]["run"]
+    assert run["machine"].keys() - {"gpu"} == {"cpu", "cores", "python", "libraries"}
+    assert {"numpy", "torch"} <= run["machine"]["libraries"].keys()
+    assert [one["ratio"] for one in run["figures"]] == [4.0]
+    assert {"name", "low", "high", "rounds", "target", "peer", "unit", "floor", "floor_is"} <= run["figures"][0].keys()
     assert "3 times a snail" in said[0] and "a.json" in said[-1]
+
+
+def test_a_file_of_something_else_is_left_alone(tmp_path):
+    for content in ("no JSON", "[]", '{"schema": 1, "figures": []}', '{"schema": 2}'):
+        (tmp_path / "a.json").write_text(content)
+        with pytest.raises(UserError, match="no benches of schema 2"):
+            measure.write("run", "nrh bench run", [], tmp_path / "a.json", print)
+        assert (tmp_path / "a.json").read_text() == content
+    with pytest.raises(UserError, match="is a folder"):
+        measure.read(tmp_path)
     with pytest.raises(UserError, match="cannot write"):
-        measure.write([], tmp_path / "new/a.json/b.json", said.append)
+        measure.write("run", "nrh bench run", [], tmp_path / "a.json/b.json", print)
 
 
-def test_the_file_is_named_after_the_machine(monkeypatch):
+def test_the_file_is_named_after_the_machine(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(measure, "_gpu", lambda: None)
     monkeypatch.setattr(measure, "_cpu", lambda: "Some(R) CPU @ 2.0 GHz")
-    assert measure.default_file().name.startswith("bench-some-r-cpu-2-0-ghz-")
+    assert str(measure.default_file()).startswith("bench-some-r-cpu-2-0-ghz-")
+    (tmp_path / "reports").mkdir()
+    assert str(measure.default_file()).startswith("reports/bench-some-r-cpu-2-0-ghz-")
+    monkeypatch.setattr(measure, "_gpu", lambda: "NVIDIA H200")
+    assert str(measure.default_file()) == "reports/bench-nvidia-h200.json"
+    assert measure.machine()["gpu"] == "NVIDIA H200"
 
 
 def test_the_peak_of_memory_grows():

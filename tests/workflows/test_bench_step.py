@@ -1,0 +1,167 @@
+"""``nrh bench step``: its sides compute the same, its floor counts what torch counts, and it runs without Ray."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from nrh_dist import config as configuration
+from nrh_dist.workflows import bench_step, floors, steps
+from nrh_dist.workflows.bench_step import UNTUNED, Settings, Variant
+from nrh_dist.workflows.floors import Operation
+
+CPU = torch.device("cpu")
+SMALL = Settings(width=0.125, size=64, batch=2, rounds=2, least=0.001)
+TWO = [Variant("channels_last", "speed.channels_last=true"), Variant("fused Adam", "speed.fused_adam=true")]
+
+
+def step(name, plain=True, features=False, words=UNTUNED):
+    words = [f"model.name={name}", "model.width=0.125", "data.size=64", "model.dropout=false", *words]
+    images = steps.random_images(2, 64, CPU)
+    return steps.Step(configuration.load(None, words), images, CPU, print, plain=plain, features=features)
+
+
+@pytest.mark.parametrize("name", bench_step.MODELS)
+def test_a_step_learns(name):
+    learning = step(name)
+    found = [learning().item() for _ in range(8)]
+    assert found[-1] < found[0]
+
+
+@pytest.mark.parametrize("name", ["ptc_dih", "ptc_att_dih"])
+def test_all_sides_compute_the_same(name):
+    """Two steps: the second sees what the first one's optimiser did."""
+    tuned = [word for word in UNTUNED if not word.startswith(("speed.channels_last", "speed.fused_adam"))]
+    tuned += ["speed.channels_last=true", "speed.fused_adam=true"]
+    sides = [step(name), step(name, features=True), step(name, plain=False, features=True, words=tuned)]
+    losses = torch.tensor([[side().item() for _ in range(2)] for side in sides])
+    assert torch.allclose(losses, losses[:1].expand_as(losses), rtol=1e-4)
+
+
+def test_the_peers_decoder_enlarges_and_computes_the_same():
+    torch.manual_seed(0)
+    ours, peer = step("ptc_dih", features=True).learner, step("ptc_dih").learner
+    assert not [one for one in ours.modules() if isinstance(one, torch.nn.Upsample)]
+    assert len([one for one in peer.modules() if isinstance(one, torch.nn.Upsample)]) == 3
+    features = torch.rand(2, 15, 7, 7)
+    with torch.no_grad():
+        expected, found = ours.eval().detector.decoder(features), peer.eval().detector.decoder(features)
+    assert found.std() > 0 and torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", bench_step.MODELS)
+def test_the_ledger_counts_what_torch_counts(name):
+    side = step(name)
+    side()
+    with FlopCounterMode(display=False) as counter:
+        side()
+    operations = floors.operations_of(side)
+    assert sum(one.flops for one in operations) == counter.get_total_flops() > 0
+    assert {one.dtype for one in operations} == {torch.float32}
+
+
+def test_the_bytes_of_a_product_are_those_of_its_three_matrices():
+    one, other = torch.zeros(4, 8), torch.zeros(8, 16)
+    assert floors.operations_of(lambda: one @ other) == [
+        Operation(2 * 4 * 8 * 16, 4 * (4 * 8 + 8 * 16 + 4 * 16), torch.float32)
+    ]
+
+
+def test_the_floor_takes_the_longer_of_arithmetic_and_bytes():
+    work = [Operation(100, 10, torch.float32), Operation(10, 100, torch.bfloat16)]
+    peaks = {torch.float32: 1.0, torch.bfloat16: 0.5}
+    assert floors.least_seconds(work, peaks, None, 7) == 105
+    assert floors.least_seconds(work, peaks, 2.0, 7) == 100 + 200 + 2 * 34 * 7
+
+
+def test_the_peak_is_measured(monkeypatch):
+    monkeypatch.setattr(floors, "SIDES", {"cpu": 256})
+    before = torch.get_float32_matmul_precision()
+    assert 1e-14 < floors.seconds_a_flop(CPU, torch.float32) < 1e-7
+    assert torch.get_float32_matmul_precision() == before
+    monkeypatch.setattr(floors, "COPIED", 1 << 20)
+    assert 1e-13 < floors.seconds_a_byte(CPU) < 1e-7
+
+
+def test_the_figures(monkeypatch):
+    monkeypatch.setattr(floors, "SIDES", {"cpu": 64})
+    figures = bench_step.bench(print, SMALL, [*TWO, Variant("lower rate", "optim.lr=0.0001", is_beside=True)])
+    targets = {one.name: one.target for one in figures if one.target}
+    assert targets == {
+        "dih_m, tuned": 1.3,
+        "ptc_dih, kept features and the decoder that convolves before it enlarges": 1.9,
+        "ptc_dih, tuned": 1.3,
+        "ptc_att_dih, kept features": 3.5,
+        "ptc_att_dih, tuned": 1.3,
+    }
+    assert {one.name for one in figures if one.name.startswith("ptc_dih") and not one.target} == {
+        "ptc_dih, channels_last",
+        "ptc_dih, channels_last + fused Adam + lower rate",
+        "ptc_dih, all together",
+    }
+    assert all(one.floor and one.floor > 1 for one in figures if one.target)
+    assert all(one.rounds == 2 and not one.absolute for one in figures)  # absolute times are for a GPU
+    assert next(one for one in figures if one.name == "dih_m, tuned").note == "channels_last, fused Adam"
+    assert "batch 2, 64 px, width 0.125" in figures[0].unit
+
+
+def test_compiling_is_left_out_where_it_fails(monkeypatch):
+    def fail(function):
+        raise RuntimeError("no compiler")
+
+    said = []
+    monkeypatch.setattr(torch, "compile", fail)
+    assert "torch.compile" not in [one.name for one in bench_step.variants_of(CPU, said.append)]
+    assert said == ["torch.compile finds no compiler here: it is left out"]
+
+
+def test_what_is_tuned_depends_on_the_device(monkeypatch):
+    monkeypatch.setattr(bench_step, "compiles", lambda device: True)
+    monkeypatch.setattr(bench_step.speed, "has_bfloat16", lambda device: True)
+    on_cpu, on_gpu = (bench_step.variants_of(torch.device(one), print) for one in ("cpu", "cuda"))
+    assert [one.name for one in on_cpu] == ["channels_last", "fused Adam", "torch.compile", "bfloat16"]
+    assert [one.name for one in on_cpu if one.is_beside] == ["bfloat16"]
+    assert [one.name for one in on_gpu] == [
+        *("bfloat16", "channels_last", "fused Adam", "torch.compile", "CUDA graphs"),
+    ]
+    assert not [one for one in on_gpu if one.is_beside]
+    monkeypatch.setattr(bench_step.speed, "has_bfloat16", lambda device: False)
+    for device in ("cpu", "cuda"):
+        assert "bfloat16" not in [one.name for one in bench_step.variants_of(torch.device(device), print)]
+
+
+@pytest.mark.slow
+def test_the_compiled_variant_is_compiled():
+    """Its learner tells where it cannot be, and the compiler counts its graphs."""
+    if not bench_step.compiles(CPU):
+        pytest.skip("no compiler")
+    said = []
+    torch._dynamo.utils.counters.clear()
+    variants = [Variant("torch.compile", "speed.compile=default")]
+    bench_step.bench(said.append, replace(SMALL, models=("ptc_att_dih",)), variants)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert not [line for line in said if "fails" in line]
+
+
+def test_it_needs_little_more_than_torch(tmp_path):
+    """In a process where the other libraries do not exist, with all that the command line imports for it."""
+    code = (
+        "import sys\n"
+        "for name in ('ray', 'wandb', 'webdataset', 'lpips', 'torchvision', 'scipy', 'skimage', 'optuna', 'matplotlib',"
+        " 'jinja2'):\n"
+        "    sys.modules[name] = None\n"
+        "from nrh_dist import cli\n"
+        "from nrh_dist.workflows import bench, bench_step, floors, measure\n"
+        "floors.SIDES = {'cpu': 64}\n"
+        "models = ('dih_m', 'ptc_dih')\n"
+        "small = bench_step.Settings(width=0.125, size=64, batch=2, rounds=1, least=0.001, models=models)\n"
+        "variants = [bench_step.Variant('channels_last', 'speed.channels_last=true')]\n"
+        "bench.BENCHES['step'] = lambda given, say: bench_step.bench(say, small, variants)\n"
+        "cli.main(['bench', 'step', '--out', sys.argv[1] + '/a.json'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "ptc_dih, tuned" in done.stdout and (tmp_path / "a.json").exists()
