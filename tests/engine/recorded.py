@@ -198,7 +198,7 @@ def digest_of(weights: dict[str, torch.Tensor]) -> str:
     import hashlib
 
     found = hashlib.sha256()
-    for key, value in weights.items():
+    for key, value in sorted(weights.items()):
         found.update(key.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
@@ -224,10 +224,12 @@ class _Recorder:
 
         def taken(fit: Fit, take: Callable[[], Any]) -> Any:
             number, epoch = fit.state.step + 1, fit.state.epoch
+            self._losses = {}
             try:
                 return take()
             finally:
-                self.write(step=number, epoch=epoch, **self._losses)
+                if self._losses:  # else a peer died in the forward pass
+                    self.write(step=number, epoch=epoch, **self._losses)
 
         around_losses(noted)
         around_step(taken)
@@ -270,5 +272,3 @@ def _rank(
     if world > 1:
         dist.barrier()
     os._exit(0)  # gloo's threads now and then abort an ordinary end of the interpreter
-
-

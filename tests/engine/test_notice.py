@@ -1,0 +1,155 @@
+"""What a run is asked while it trains: a checkpoint now, or a checkpoint and the end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+from packs import write_small_pack
+from recorded import COMMON, MISTAKE, STEPS, around_step, ends, record, starts, train
+
+from nrh_dist.engine import checkpoint, notice
+from nrh_dist.engine.dist import Place
+from nrh_dist.engine.notice import LOOK_SECONDS, SAVE_SECONDS, Notice, Notices, Signal, ask_to_stop, nothing
+
+WORDS = ("model.name=dih_nm", "model.dropout=true", "train.checkpoint_steps=100", "train.keep_checkpoints=50")
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    return write_small_pack(tmp_path_factory.mktemp("notice")).root
+
+
+class Clock:
+    """Time that a test moves."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_a_signal_asks_for_the_end_and_a_second_one_gets_it():
+    before = signal.getsignal(signal.SIGUSR1)
+    try:
+        asked = Signal(signal.SIGUSR1)
+        assert asked() is Notice.NONE
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert asked() is Notice.STOP and asked() is Notice.STOP
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_the_stop_file_asks_until_it_is_forgotten(tmp_path):
+    clock = Clock()
+    notices = Notices(tmp_path, nothing, clock)
+    assert notices() is Notice.NONE
+    ask_to_stop(tmp_path)
+    assert notices() is Notice.NONE, "looked at no more than once in LOOK_SECONDS"
+    clock.now += LOOK_SECONDS
+    assert notices() is Notice.STOP
+    clock.now += LOOK_SECONDS
+    assert notices() is Notice.STOP
+    notices.forget()
+    notices.forget()
+    clock.now += LOOK_SECONDS
+    assert notices() is Notice.NONE
+
+
+def test_a_standing_announcement_is_a_checkpoint_every_few_seconds(tmp_path):
+    clock, looks = Clock(), []
+    notices = Notices(tmp_path, lambda: looks.append(clock.now) or Notice.SAVE, clock)
+    answered = []
+    for _ in range(200):
+        if notices() is Notice.SAVE:
+            answered.append(clock.now)
+        clock.now += 0.25
+    assert answered[0] == 100.0 and len(answered) == 200 * 0.25 // SAVE_SECONDS
+    assert {later - earlier for earlier, later in pairwise(answered)} == {SAVE_SECONDS}
+    assert len(looks) == 200 * 0.25 // LOOK_SECONDS
+    ask_to_stop(tmp_path)
+    assert notices() is Notice.STOP, "the end is asked of a run that is to save, too"
+
+
+@dataclass(frozen=True)
+class Asks:
+    """``rank`` is asked for ``what`` from step ``step`` on."""
+
+    what: Notice
+    step: int
+    rank: int
+
+    def __call__(self, place: Place):
+        notice.LOOK_SECONDS = 0.0
+        fits = []
+
+        def step(fit, take):
+            fits[:] = [fit]
+            return take()
+
+        around_step(step)
+        is_asked = place.rank == self.rank
+        return lambda: self.what if is_asked and fits[0].state.step + 1 >= self.step else Notice.NONE
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_rank_asked_to_stop_stops_both_after_a_checkpoint_of_that_step(tmp_path, pack, rank):
+    world, stop = 2, 6
+    assert train(tmp_path / "r", pack, WORDS, world, Asks(Notice.STOP, stop, rank)) == [MISTAKE] * world
+    for each in range(world):
+        assert starts(tmp_path / "r", each) == [list(range(1, stop + 1))]
+        last = record(tmp_path / "r", each)[-1]
+        assert last["kind"] == "Stopped"
+        assert last["mistake"] == f"stopped at step {stop}, as asked: the same command goes on"
+    assert checkpoint.newest(tmp_path / "r").path.name == f"epoch-0001-step-{stop:06d}"
+    assert train(tmp_path / "r", pack, WORDS, world) == [0] * world
+    assert starts(tmp_path / "r")[1] == list(range(stop + 1, 3 * STEPS + 1))
+    assert train(tmp_path / "whole", pack, WORDS, world) == [0] * world
+    assert ends(tmp_path / "r", world) == ends(tmp_path / "whole", world)
+
+
+def test_asked_at_the_end_of_an_epoch_it_stops_in_the_next_or_is_finished(tmp_path, pack):
+    assert train(tmp_path / "r", pack, WORDS, 1, Asks(Notice.STOP, STEPS, 0)) == [MISTAKE]
+    assert checkpoint.newest(tmp_path / "r").path.name == f"epoch-0001-step-{STEPS + 1:06d}"
+    assert train(tmp_path / "last", pack, WORDS, 1, Asks(Notice.STOP, 3 * STEPS, 0)) == [0]
+
+
+def test_an_announced_preemption_saves_at_that_step_and_goes_on(tmp_path, pack):
+    world = 2
+    assert train(tmp_path / "r", pack, WORDS, world, Asks(Notice.SAVE, 6, 1)) == [0] * world
+    saved = [checkpoint.read_meta(path)["step"] for path in checkpoint.checkpoints(tmp_path / "r")]
+    assert saved == [4, 6, 8, 12], "and not at 7: one in SAVE_SECONDS"
+    assert starts(tmp_path / "r", 1) == [list(range(1, 3 * STEPS + 1))]
+
+
+@pytest.mark.parametrize("world", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_sigterm_saves_stops_and_the_same_command_finishes(tmp_path, pack, world):
+    """The real command, alone and under torchrun."""
+    folder = tmp_path / "r"
+    own = [f"run.root={tmp_path}", "run.name=r", f"data.pack={pack}", "train.epochs=60", "track.wandb=disabled"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if world > 1 else []
+    command = [sys.executable, *launcher, "-m", "nrh_dist.engine.run", *COMMON, *WORDS, *own]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").read_text():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.02)
+    process.terminate()
+    _, errors = process.communicate(timeout=90)
+    assert process.returncode == 1
+    line = next(line for line in errors.splitlines() if line.startswith("nrh: "))
+    step = int(line.removeprefix("nrh: stopped at step ").removesuffix(", as asked: the same command goes on"))
+    newest = checkpoint.read_meta(checkpoint.newest(folder).path)
+    assert newest["step"] == step < 60 * STEPS
+    again = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert again.returncode == 0, again.stderr
+    assert f"continuing from {checkpoint.checkpoint_name(newest['epoch'], step)}" in again.stdout
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+    assert [row["epoch"] for row in rows] == list(range(1, 61))
