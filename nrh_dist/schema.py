@@ -53,9 +53,9 @@ class Data:
     A root is of iHarmony4 layout. For the detector it may also be a folder of ``images`` and ``masks``, or the photos
     of a COCO file of ``annotations``. ``thresholds`` is a CSV file of human thresholds for its photos.
     ``clean_fraction`` of the training samples are shown untouched, with an empty mask. ``drop_leaked`` leaves out
-    training photos that are also in the test list. ``bad_files``: a file that cannot be read ends the packing, or is
-    left out, named and counted, up to ``max_bad_files``. The detector learns to see the local ``transforms`` (exposure,
-    white_balance, saturation, contrast; the paper's is exposure alone), up to ``transform_stops`` both ways.
+    training photos that are also in the test list. Up to ``max_bad_files`` files that cannot be used are left out of
+    the pack, named and counted; 0: the first one ends the packing. The detector learns to see the local ``transforms``
+    (exposure, white_balance, saturation, contrast; the paper's is exposure alone), up to ``transform_stops`` both ways.
     """
 
     root: str | None = None
@@ -66,8 +66,7 @@ class Data:
     val_fraction: float = 0.05
     clean_fraction: float = 0.0
     drop_leaked: bool = False
-    bad_files: Literal["fail", "skip"] = "fail"
-    max_bad_files: int = 100
+    max_bad_files: int = 0
     transforms: list[str] = field(default_factory=lambda: ["exposure"])
     transform_stops: float = 3.321928094887362  # log2(10), science of the PTC's pre-training
 

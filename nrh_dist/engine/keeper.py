@@ -1,6 +1,7 @@
 """The checkpoints of one training: written by the main rank, found again by all."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,8 @@ class Keeper:
         }
         optimiser = self.optimiser.state_dict() if self.optimiser else {}
         saved = {"state": state.to_dict(), "optimiser": optimiser}
-        checkpoint.save(self.folder / "checkpoints", self.model.state_dict(), saved, meta)
-        best = self.folder / "checkpoints" / state.best_name if state.best_name else None
-        checkpoint.prune(self.folder, self.config.train.keep_checkpoints, best)
+        keep = self.config.train.keep_checkpoints
+        checkpoint.store(self.folder, self.model.state_dict(), saved, meta, keep, self._best(state))
 
     def finish_epoch(self, state: TrainState, row: dict[str, Any]) -> bool:
         """Row, checkpoint, best, in this order: a kill in between costs the epoch, never consistency.
@@ -65,16 +65,20 @@ class Keeper:
         if row[metric] < state.best_value:
             state.best_value, state.best_name = row[metric], name
         if self.place.is_main:
-            track.append_row(self.folder, row)
+            checkpoint.making_room(self.folder, self._best(state), lambda: track.append_row(self.folder, row))
         self.save(state, row)
         self.write_best(state)
         return state.best_name == name
 
     def write_best(self, state: TrainState) -> None:
         """Name the best checkpoint in ``best.json``."""
-        if self.place.is_main and state.best_name:
-            best = self.folder / "checkpoints" / state.best_name
-            select.write_best(self.folder, best, self.config.train.best_metric, state.best_value)
+        best, metric = self._best(state), self.config.train.best_metric
+        if self.place.is_main and best:
+            write = partial(select.write_best, self.folder, best, metric, state.best_value)
+            checkpoint.making_room(self.folder, best, write)
+
+    def _best(self, state: TrainState) -> Path | None:
+        return self.folder / checkpoint.FOLDER / state.best_name if state.best_name else None
 
     def restore(self) -> TrainState | None:
         """Load the newest checkpoint that verifies into model and optimiser; its state, or None where there is none.
@@ -102,5 +106,15 @@ class Keeper:
             self.optimiser.load_state_dict(saved["optimiser"])
         self.say(f"continuing from {path.name}")
         state = TrainState(**saved["state"])
+        self._require_best(state)
         self.write_best(state)
         return state
+
+    def _require_best(self, state: TrainState) -> None:
+        """Where the best checkpoint was damaged, the best of the others takes its place."""
+        best, metric = self._best(state), self.config.train.best_metric
+        if best is None or not (reason := checkpoint.fault(best)):
+            return
+        found = checkpoint.best_of(self.folder, metric)
+        state.best_name, state.best_value = (found[0].name, found[1]) if found else ("", float("inf"))
+        self.say(f"the best checkpoint {best.name} is lost ({reason}); now it is {state.best_name or 'none'}")

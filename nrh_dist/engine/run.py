@@ -18,7 +18,7 @@ from nrh_dist import config as configuration
 from nrh_dist.data import thresholds
 from nrh_dist.data.feed import Feed
 from nrh_dist.data.layouts import Source
-from nrh_dist.data.pack import Pack, cached_pack, distinct_objects, open_pack
+from nrh_dist.data.pack import Pack, cached_pack, check, distinct_objects, open_pack
 from nrh_dist.data.samples import is_held_out
 from nrh_dist.engine import features, rundir
 from nrh_dist.engine.assemble import new_model
@@ -67,14 +67,14 @@ def find_pack(config: Config, say: Say) -> Path:
     """The pack to train on: ``data.pack``, or ``data.root`` packed once into the cache.
 
     ``UserError`` if neither is given, its size is not ``data.size``, it has nothing to harmonise, its human thresholds
-    do not fit it, or train or val would be empty.
+    do not fit it, its bytes are not those that were packed, or train or val would be empty.
     """
     data = config.data
     if data.pack:
         pack = open_pack(Path(data.pack))
     elif data.root:
         source = Source(Path(data.root), Path(data.annotations) if data.annotations else None)
-        pack = cached_pack(source, data.size, say)
+        pack = cached_pack(source, data.size, say, max_bad_files=data.max_bad_files)
     else:
         raise UserError(
             "no data: give data.root=FOLDER (iHarmony4 layout) or data.pack=PACK; nrh data sample makes one"
@@ -88,6 +88,7 @@ def find_pack(config: Config, say: Say) -> Path:
     train, val = split_rows(pack, config)
     if config.stage != "harmonisation":
         _say_about_detector_data(pack, config, len(train) + len(val), say)
+    check(pack.root)
     if (leaked := len(_groups(pack, "train") & _groups(pack, "test"))) and not config.data.drop_leaked:
         say(f"{leaked} photos or scenes are in both train and test: data.drop_leaked=true leaves them out of training")
     return pack.root
