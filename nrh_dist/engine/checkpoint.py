@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -128,7 +129,7 @@ def best_of(run: Path, metric: str) -> tuple[Path, float] | None:
     """
     found = []
     for path in checkpoints(run):
-        if fault(path) is None:
+        with suppress(UserError):  # damaged
             value = read_meta(path).get("metrics", {}).get(metric)
             if isinstance(value, int | float) and math.isfinite(value):
                 found.append((path, float(value)))
@@ -186,7 +187,7 @@ def _write(parent: Path, meta: dict[str, Any], contents: dict[str, bytes]) -> Pa
     for left in parent.glob(".epoch-*"):  # by a kill
         shutil.rmtree(left, ignore_errors=True)
     final = parent / checkpoint_name(meta["epoch"], meta["step"])
-    if fault(final) is None and _is_of_step(final, meta):
+    if _is_of_step(final, meta):
         return final
     partial = parent / f".{final.name}.partial"
     try:
@@ -209,7 +210,10 @@ def _write(parent: Path, meta: dict[str, Any], contents: dict[str, bytes]) -> Pa
 
 
 def _is_of_step(path: Path, meta: dict[str, Any]) -> bool:
-    there = read_meta(path)
+    try:
+        there = read_meta(path)
+    except UserError:  # none, or damaged
+        return False
     return all(there.get(key) == meta[key] for key in ("epoch", "step"))
 
 

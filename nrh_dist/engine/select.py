@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,14 +39,14 @@ def read_best(folder: Path) -> dict[str, Any] | None:
     try:
         best = json.loads(path.read_text())
         return {**best, "checkpoint": folder / best["checkpoint"]}
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{path} is damaged: delete it and name a checkpoint folder instead") from None
 
 
 def resolve(word: str | Path) -> Path:
     """The checkpoint folder that CHECKPOINT means: itself, or the best one of a run or sweep folder.
 
-    ``UserError`` if ``word`` names none.
+    ``UserError`` if ``word`` names none, or the best one does not verify: never silently another.
     """
     path = Path(word)
     if not path.is_dir():
@@ -53,8 +54,21 @@ def resolve(word: str | Path) -> Path:
     if (path / checkpoint.MANIFEST).exists():
         return path
     if best := read_best(path):
+        if reason := checkpoint.fault(best["checkpoint"]):
+            raise UserError(_best_is_damaged(best, reason))
         return best["checkpoint"]
     raise UserError(f"{path} holds no checkpoint and no {BEST}: give a finished run, a sweep or a checkpoint folder")
+
+
+def _best_is_damaged(best: dict[str, Any], reason: str) -> str:
+    damaged = best["checkpoint"]
+    run = damaged.parent.parent
+    line = f"the best checkpoint {damaged} is damaged: {reason}"
+    if other := checkpoint.best_of(run, best.get("metric", "")):
+        return f"{line}; the next best, with {best['metric']} {other[1]:.6g}, is {other[0]}: give that"
+    if newest := checkpoint.newest(run).path:
+        return f"{line}; the newest that is sound is {newest}: give that"
+    return f"{line}; {run} holds no other that is sound: train again"
 
 
 def run_of(path: Path) -> str:
@@ -77,7 +91,7 @@ def candidates(folders: Iterable[Path], metric: str) -> list[Candidate]:
             kept = {(meta["epoch"], meta["step"]): path for path, meta in _verified(run)}
             for row in read_lines(rows_file):
                 known.update(row)
-                path = kept.get((row["epoch"], row["step"]))
+                path = kept.get((row.get("epoch"), row.get("step")))
                 if path and math.isfinite(row.get(metric, math.nan)):
                     found.append(Candidate(row[metric], run.name, path, row["epoch"]))
     if not found:
@@ -99,7 +113,7 @@ def describe(found: list[Candidate], metric: str, most: int = 10) -> list[str]:
     return lines
 
 
-def _verified(run: Path) -> list[tuple[Path, dict[str, Any]]]:
-    return [
-        (path, checkpoint.read_meta(path)) for path in checkpoint.checkpoints(run) if checkpoint.fault(path) is None
-    ]
+def _verified(run: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path in checkpoint.checkpoints(run):
+        with suppress(UserError):  # damaged
+            yield path, checkpoint.read_meta(path)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -186,7 +187,7 @@ def append_row(folder: Path, row: dict[str, Any]) -> None:
 
 def rows_up_to(folder: Path, epoch: int) -> list[dict[str, Any]]:
     """The rows of ``metrics.jsonl`` up to ``epoch``, in order."""
-    return [row for row in read_lines(folder / METRICS) if row["epoch"] <= epoch]
+    return [row for row in read_lines(folder / METRICS) if row.get("epoch", math.inf) <= epoch]
 
 
 def drop_rows_after(folder: Path, epoch: int) -> None:

@@ -6,8 +6,8 @@ from nrh_dist.errors import UserError
 
 def make_run(root, name, values):
     for epoch, value in enumerate(values, start=1):
-        weights = {}
-        checkpoint.save(root / name / "checkpoints", weights, {}, {"epoch": epoch, "step": epoch * 10})
+        meta = {"epoch": epoch, "step": epoch * 10, "metrics": {"val/mse": value}}
+        checkpoint.save(root / name / "checkpoints", {}, {}, meta)
         track.append_row(root / name, {"epoch": epoch, "step": epoch * 10, "val/mse": value, "val/loss": value / 100})
     return root / name
 
@@ -55,8 +55,33 @@ def test_resolve_run_checkpoint_and_mistakes(tmp_path):
     assert select.run_of(inner) == "r"
     with pytest.raises(UserError, match="no checkpoint, run or sweep folder"):
         select.resolve(tmp_path / "none")
-    (run / "best.json").write_text("{")
-    with pytest.raises(UserError, match="damaged"):
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '"word"', "{}", '{"checkpoint": 3}', "null", "\x00"])
+def test_a_damaged_best_file_is_one_line(tmp_path, content):
+    run = make_run(tmp_path, "r", [5.0])
+    (run / "best.json").write_text(content)
+    with pytest.raises(UserError, match=r"best\.json is damaged: delete it"):
+        select.resolve(run)
+
+
+def test_a_damaged_best_names_the_way_out(tmp_path):
+    run = make_run(tmp_path / "sweep" / "trials", "r", [5.0, 1.0, 3.0])
+    one, two, three = checkpoint.checkpoints(run)
+    for folder in (run, tmp_path / "sweep"):  # a sweep's best lies in a trial
+        select.write_best(folder, two, "val/mse", 1.0)
+    (two / checkpoint.STATE).write_bytes(b"")
+    for folder in (run, tmp_path / "sweep"):
+        with pytest.raises(UserError, match=rf"training_state\.pt does not match .* val/mse 3, is {three}: give that$"):
+            select.resolve(folder)
+    meta = {"epoch": 4, "step": 40, "metrics": {}}
+    newest = checkpoint.save(run / "checkpoints", {}, {}, meta)
+    for path in (one, three):
+        (path / checkpoint.WEIGHTS).unlink()
+    with pytest.raises(UserError, match=rf"the newest that is sound is {newest}: give that$"):
+        select.resolve(run)
+    (newest / checkpoint.MANIFEST).unlink()
+    with pytest.raises(UserError, match=rf"{run} holds no other that is sound: train again$"):
         select.resolve(run)
 
 

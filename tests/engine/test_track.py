@@ -14,6 +14,7 @@ from wandb_server import WandbServer
 
 from nrh_dist import config
 from nrh_dist.engine import checkpoint, select, track
+from nrh_dist.engine.files import write_lines
 
 ROW = {"epoch": 1, "step": 3, "val/mse": 4.0}
 
@@ -27,9 +28,19 @@ def test_rows_of_epochs_done_again_are_replaced(tmp_path):
     assert [row["epoch"] for row in track.rows_up_to(tmp_path, 9)] == [1]
 
 
-def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
-    (tmp_path / track.METRICS).write_text(json.dumps(ROW) + '\n{"epoch": 2, "st')
-    assert track.rows_up_to(tmp_path, 9) == [ROW]
+def test_lines_cut_off_by_a_crash_or_damaged_are_left_out(tmp_path):
+    lines = [json.dumps(ROW).encode(), b"\xff\x00", b"null", b'{"fpoch": 2}', json.dumps({**ROW, "epoch": 3}).encode()]
+    (tmp_path / track.METRICS).write_bytes(b"\n".join([*lines, b'{"epoch": 4, "st']))
+    assert track.rows_up_to(tmp_path, 9) == [ROW, {**ROW, "epoch": 3}]
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
+    track.append_row(tmp_path, ROW)
+    (tmp_path / track.METRICS).rename(tmp_path / "rows")
+    (tmp_path / track.METRICS).mkdir()
+    with pytest.raises(OSError, match="Is a directory"):
+        write_lines(tmp_path / track.METRICS, [ROW])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [track.METRICS, "rows"]
 
 
 @pytest.mark.parametrize(
