@@ -187,7 +187,9 @@ class _Resident:
         place[rows] = np.arange(len(rows))
         self.place, self.device = torch.from_numpy(place), device
         self.tensors = {
-            name: torch.empty((len(rows), *source.shape[1:]), dtype=_take(source, rows[:0], device).dtype, device=device)
+            name: torch.empty(
+                (len(rows), *source.shape[1:]), dtype=_take(source, rows[:0], device).dtype, device=device
+            )
             for name, source in sources.items()
         }
         for start in range(0, len(rows), UPLOAD):
