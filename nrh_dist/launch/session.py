@@ -108,13 +108,31 @@ def cause(error: Exception) -> str:
     from ray.exceptions import RayActorError
     from ray.train.v2.api.exceptions import WorkerGroupError
 
-    reason = str(error).strip().splitlines()[-1].strip()
+    reason = str(error).strip().splitlines()[-1].partition(" Some common causes")[0].strip()
     if isinstance(error, WorkerGroupError):
         ranks = ", ".join(map(str, sorted(error.worker_failures)))
         return f"worker {ranks} died ({reason})"
     if isinstance(error, RayActorError):
         return f"Ray's controller of the training died ({reason})"
     return reason
+
+
+def free_orphans() -> None:
+    """Give back what this job reserved through actors that are dead now.
+
+    Ray leaves it to a helper that knows nothing of workers still on their way up, may die itself, and gives up where
+    two Rays run on one machine; what stays reserved would keep the next start waiting for ever.
+    """
+    import ray
+    from ray._private.state import state
+    from ray.core.generated import gcs_pb2
+    from ray.util import placement_group, remove_placement_group
+
+    job = ray.get_runtime_context().get_job_id()
+    for line in state._connect_and_get_accessor().get_placement_group_table():
+        group = gcs_pb2.PlacementGroupTableData.FromString(line)  # type: ignore[attr-defined]
+        if group.creator_actor_dead and group.creator_job_id.hex() == job:
+            remove_placement_group(placement_group.PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
 
 
 @contextmanager

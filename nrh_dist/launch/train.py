@@ -93,6 +93,7 @@ def _trainer(config: Config, pack: Path, folder: Path, gpus: float, callbacks: l
         def _register_sigint_handler(self, controller: Any) -> None:
             """Ray's would end the workers as they stand; ``session.stopping`` lets them save."""
 
+    session.free_orphans()
     cpus = cpus_per_worker(config, gpus)
     return Trainer(
         _worker,
@@ -142,14 +143,14 @@ def _worker(loop_config: dict[Any, Any]) -> Any:
 
     context = ray.train.get_context()
     place = Place(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
-    config = configuration.from_dict(loop_config["config"])
-    log = (configuration.run_dir(config) / LOG).open("a", buffering=1)
-
-    def say(line: str) -> None:
-        log.write(line + "\n")
-
     try:
-        with log, rundir.writing(configuration.run_dir(config)) if place.is_main else nullcontext():
+        config = configuration.from_dict(loop_config["config"])
+        folder = configuration.run_dir(config)
+        with (folder / LOG).open("a", buffering=1) as log, rundir.writing(folder) if place.is_main else nullcontext():
+
+            def say(line: str) -> None:
+                log.write(line + "\n")
+
             run(config, Path(loop_config["pack"]), place, ray.train.report, say, preemption)
     except UserError as error:
         return {"mistake": str(error)}

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
+import psutil
 import pytest
 from packs import write_small_pack
 
@@ -69,7 +71,7 @@ def test_a_killed_worker_is_replaced_and_the_run_goes_on(ray_session, tmp_path, 
     def kill() -> None:
         while not checkpoint.checkpoints(folder):
             time.sleep(0.05)
-        for pid in _processes("RayTrainWorker"):
+        for pid in processes("RayTrainWorker"):
             os.kill(pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
@@ -98,9 +100,11 @@ def test_a_killed_driver_continues_from_its_last_checkpoint(tmp_path, pack):
     assert [row["epoch"] for row in rows_of(tmp_path / "r")] == list(range(1, 101))
 
 
-def _processes(word: str) -> list[int]:
-    """The processes of this machine whose command line holds ``word``."""
-    import psutil
-
-    found = psutil.process_iter(["cmdline"])
-    return [process.pid for process in found if any(word in part for part in process.info["cmdline"] or [])]
+def processes(word):
+    """The processes of this one's Ray whose command line holds ``word``."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if any(word in part for part in process.cmdline()):
+                found.append(process.pid)
+    return found
