@@ -203,7 +203,7 @@ def digest_of(weights: dict[str, torch.Tensor]) -> str:
     return found.hexdigest()
 
 
-class _Recorder:
+class Recorder:
     """Appends lines to the record of one rank; they are the kernel's at once, whatever happens to the process."""
 
     def __init__(self, folder: Path, rank: int) -> None:
@@ -250,7 +250,7 @@ def _rank(
 ) -> None:
     torch.set_num_threads(1)
     os.environ["WANDB_MODE"] = "disabled"
-    recorder = _Recorder(folder, rank)
+    recorder = Recorder(folder, rank)
     recorder.write(start=os.getpid())
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
