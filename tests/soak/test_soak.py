@@ -5,14 +5,9 @@ a command, in pieces, and writes the figures into the reports.
 """
 
 import os
-import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "engine")]
-
 from soak import run, table
 
 LOOP, RAY = map(int, os.environ.get("NRH_SOAK_FAULTS", "160 40").split())
