@@ -28,7 +28,7 @@ from nrh_dist.errors import UserError
 
 SCHEMA = 1
 WEIGHTS, STATE, META, MANIFEST = "model.safetensors", "training_state.pt", "meta.json", "manifest.json"
-FOLDER = "checkpoints"  # of a run
+FOLDER, BEST = "checkpoints", "best.json"  # of a run
 NAME = re.compile(r"epoch-(\d+)-step-(\d+)")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -142,9 +142,10 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def prune(run: Path, keep: int, best: Path | None) -> None:
-    """Delete all but the newest verified checkpoint, the ``keep`` - 1 before it and the ``best``.
+    """Delete all but the newest verified checkpoint, the ``keep`` - 1 before, the ``best`` and that of ``best.json``.
 
-    Newer ones are damaged, and would push sound ones out if they counted. Where none verifies, nothing is deleted.
+    The latter two differ while a new best is being written. Newer ones are damaged, and would push sound ones out if
+    they counted. Where none verifies, nothing is deleted.
     """
     last = newest(run).path
     if last is not None:
@@ -220,10 +221,18 @@ def _is_of_step(path: Path, meta: dict[str, Any]) -> bool:
 def _prune(run: Path, last: Path, keep: int, best: Path | None) -> None:
     found = checkpoints(run)
     end = found.index(last) + 1
-    kept = {path.name for path in found[max(0, end - keep) : end]} | ({best.name} if best else set())
+    kept = {path.name for path in found[max(0, end - keep) : end]} | {_named_best(run), best.name if best else ""}
     for path in found:
         if path.name not in kept:
             shutil.rmtree(path, ignore_errors=True)  # half deleted, it does not verify, and the next time takes it
+
+
+def _named_best(run: Path) -> str:
+    """The folder name in ``best.json``; empty where there is none, or none that can be read."""
+    try:
+        return Path(json.loads((run / BEST).read_text())["checkpoint"]).name
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _cannot_write(run: Path, error: OSError, needed: int) -> str:

@@ -11,7 +11,7 @@ from nrh_dist.engine import checkpoint
 from nrh_dist.engine.files import read_lines, write_json
 from nrh_dist.errors import UserError
 
-BEST = "best.json"
+BEST = checkpoint.BEST
 IDENTITY = "identity"
 HIGHER_IS_BETTER = ("val/psnr", "val/accuracy", "val/iou")
 

@@ -220,6 +220,17 @@ def test_prune_keeps_the_last_and_the_best(tmp_path):
     assert checkpoint.checkpoints(tmp_path) == [paths[0], paths[3], paths[4]]
 
 
+def test_what_best_json_names_stays_until_it_names_another(tmp_path):
+    """A new best is named after it is written: a full disk or a kill in between must leave the old one."""
+    paths = [save(tmp_path, epoch, epoch * 10) for epoch in range(1, 6)]
+    (tmp_path / "best.json").write_text(json.dumps({"checkpoint": f"checkpoints/{paths[1].name}"}))
+    checkpoint.prune(tmp_path, 1, tmp_path / "checkpoints" / "epoch-0006-step-000060")
+    assert checkpoint.checkpoints(tmp_path) == [paths[1], paths[4]]
+    (tmp_path / "best.json").write_text("[")
+    checkpoint.prune(tmp_path, 1, None)
+    assert checkpoint.checkpoints(tmp_path) == paths[4:]
+
+
 def test_damaged_newer_ones_do_not_push_the_sound_ones_out(tmp_path):
     """As after a resume from the first of four: the three others failed, and must not count."""
     paths = [save(tmp_path, epoch, epoch * 10) for epoch in range(1, 5)]
