@@ -53,10 +53,11 @@ def run(
     pack = open_pack(pack_path)
     train_rows, val_rows = split_rows(pack, config)
     model = new_model(config, say).to(place.device)
-    with watched(folder, place.rank, config.scale.hang_seconds) as beat:
-        kept = None
-        if config.speed.features and features.is_exact(config, model):
+    kept = None
+    if config.speed.features and features.is_exact(config, model):
+        with watched(folder, place.rank, config.scale.hang_seconds) as beat:
             kept = features.cached(model, config, pack, place, say, beat)
+    with watched(folder, place.rank, config.scale.hang_seconds) as beat:  # anew: the first step is another slow start
         feed = Feed(pack, np.sort(np.concatenate([train_rows, val_rows])), place.device, config.speed.feed, kept)
         task = task_of(config, pack)
         fit = Fit(config, model, task, feed, train_rows, val_rows, folder, place, report, say, notices, beat)

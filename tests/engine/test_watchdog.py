@@ -112,6 +112,29 @@ class StandsStill:
         around_losses(losses)
 
 
+class StartsSlowly:
+    """The first step takes three times ``scale.hang_seconds``, as one that is compiled may."""
+
+    def __call__(self, place):
+        taken = []
+
+        def losses(values, batch):
+            taken.append(batch)
+            time.sleep(3.0 if len(taken) == 1 else 0.0)
+            return values
+
+        around_losses(losses)
+
+
+@pytest.mark.parametrize("model", [("model.name=dih_nm",), ("model.name=gated", "model.fusion_width=8")])
+def test_a_slow_first_step_is_no_standstill(tmp_path, model):
+    """Also where the features of a frozen encoder were looked up before."""
+    pack = write_small_pack(tmp_path / "data").root
+    words = (*model, "scale.hang_seconds=1", "train.epochs=1")
+    assert train(tmp_path / "r", pack, words, 1, StartsSlowly()) == [0]
+    assert not list((tmp_path / "r").glob("stacks*"))
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_one_of_two_ranks_stands_still(tmp_path, rank):
     """It says where, both end, and the same command goes on from the newest checkpoint, to the same weights."""
