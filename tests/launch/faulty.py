@@ -10,9 +10,19 @@ REAL_WORKER, REAL_STEP = train._worker, Fit._step
 
 
 def slow(loop_config):
-    """A worker whose steps last a tenth of a second, so that a test meets it in mid-epoch."""
+    """A worker whose steps last a tenth of a second, so that a test meets it in mid-epoch.
+
+    ``steps-before`` in the run's folder holds how far the start before the present one came.
+    """
+    started = []
 
     def step(self, *arguments):
+        reached, before = Path(self.folder) / "steps-reached", Path(self.folder) / "steps-before"
+        if self.place.is_main:
+            if not started and reached.exists():
+                before.write_text(reached.read_text())
+            started.append(True)
+            reached.write_text(str(self.state.step))
         time.sleep(0.1)
         return REAL_STEP(self, *arguments)
 

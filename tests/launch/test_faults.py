@@ -129,19 +129,15 @@ def command(root, pack, *words):
     ]
 
 
-def signalled(words, folder, number, environment=None, twice=False, group=False):
+def signalled(words, folder, number, environment=None, group=False):
     """Start ``words``, send the signal in mid-epoch; what the process said, its exit code and seconds from then on."""
     pipe = subprocess.PIPE
     environment = {**os.environ, **(environment or {})}
     with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, env=environment, process_group=0) as process:
         try:
             wait_for(lambda: checkpoint.checkpoints(folder) or process.poll() is not None, "a checkpoint")
-            send = os.killpg if group else os.kill
             started = time.monotonic()
-            send(process.pid, number)
-            if twice:
-                time.sleep(0.3)
-                send(process.pid, number)
+            (os.killpg if group else os.kill)(process.pid, number)
             out, error = process.communicate(timeout=DEADLINE)
         finally:
             process.kill()
@@ -233,3 +229,21 @@ def test_the_first_signal_asks_and_the_old_handlers_come_back(number):
     with session.stopping(lambda: None, said.append) as asked:
         pass
     assert not asked.is_set()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 1)])
+def test_a_second_signal_ends_at_once(number, code):
+    """A block that never heeds what it is asked."""
+    script = (
+        "import sys, time\nfrom nrh_dist.launch.session import stopping\n"
+        "try:\n    with stopping(lambda: None, lambda line: print(line, flush=True)):\n"
+        "        print('up', flush=True)\n        time.sleep(100)\n"
+        "except KeyboardInterrupt:\n    sys.exit(1)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(number)
+        assert "again to stop at once" in process.stdout.readline()
+        process.send_signal(number)
+        assert process.wait(timeout=30) == code

@@ -37,7 +37,7 @@ def require_going_on(words, folder):
     """The same command ends well, with every epoch."""
     reached = newest_step(folder)
     second = subprocess.run(words, capture_output=True, text=True, timeout=2 * DEADLINE)
-    assert second.returncode == 0, second
+    assert second.returncode == 0, second.stderr[-2000:]
     continued = re.search(r"continuing from epoch-\d+-step-(\d+)", second.stdout)
     assert continued and int(continued[1]) >= reached
     require_whole(folder, 40, second.stdout.splitlines())
@@ -50,16 +50,6 @@ def test_a_signal_saves_a_checkpoint_and_stops(tmp_path, pack, number, group):
     ended = signalled(words, tmp_path / "r", number, group=group)
     print(ended)
     require_stopped_at_a_checkpoint(ended, tmp_path / "r")
-    require_going_on(words, tmp_path / "r")
-
-
-@pytest.mark.parametrize(("number", "codes"), [(signal.SIGTERM, [-signal.SIGTERM]), (signal.SIGINT, [1])])
-def test_a_second_signal_ends_at_once(tmp_path, pack, number, codes):
-    words = command(tmp_path, pack, *WORDS)
-    ended = signalled(words, tmp_path / "r", number, twice=True)
-    print(ended)
-    assert ended.code in codes and ended.seconds < 10
-    assert "Traceback" not in ended.error
     require_going_on(words, tmp_path / "r")
 
 

@@ -1,0 +1,115 @@
+"""A cluster of four nodes on this machine: one is killed, another is announced to go, both in mid-epoch."""
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from packs import write_small_pack
+
+TESTS = Path(__file__).parents[1]
+sys.path.insert(0, str(TESTS / "launch"))
+
+import faulty  # noqa: E402
+from test_faults import meanwhile, newest_step, require_whole, wait_for  # noqa: E402
+from test_train import configured, processes  # noqa: E402
+
+from nrh_dist import config  # noqa: E402
+from nrh_dist.engine import checkpoint  # noqa: E402
+from nrh_dist.launch import train  # noqa: E402
+
+pytestmark = pytest.mark.cluster
+GRACE = 25  # seconds between the announcement and the end of a node; Ray looks for announcements every 5
+
+
+@pytest.fixture
+def nodes(monkeypatch):
+    """A head without CPUs and three nodes of one CPU each; the tests' own Ray must not run."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    assert not ray.is_initialized()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": free.getsockname()[1]}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
+        cluster.wait_for_nodes()
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        yield cluster, nodes
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    return write_small_pack(tmp_path_factory.mktemp("nodes"), train=24)
+
+
+def at_work(nodes):
+    """The nodes whose raylet has started a train worker."""
+    raylets = {psutil.Process(worker).ppid() for worker in processes("RayTrainWorker")}
+    return [node for node in nodes if any(one.process.pid in raylets for one in node.all_processes["raylet"])]
+
+
+def test_a_killed_node_costs_one_checkpoint_interval(nodes, pack, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "_worker", faulty.slow)
+    cluster, members = nodes
+    words = ["train.epochs=4", "data.val_fraction=0.3", "train.batch_size=2", "train.checkpoint_steps=5"]
+    one = configured(tmp_path, pack, *words, "scale.workers=2", "scale.hang_seconds=20")
+    folder, seen = config.run_dir(one), {}
+
+    def kill():
+        wait_for(lambda: newest_step(folder) > 0 and newest_step(folder) % 5 == 0, "a checkpoint in mid-epoch")
+        time.sleep(0.3)
+        seen["step"] = newest_step(folder)
+        cluster.remove_node(at_work(members)[0], allow_graceful=False)
+
+    said = []
+    with meanwhile(kill):
+        train.train(one, said.append)
+    assert any("died" in line and "starting again" in line for line in said), said
+    (resumed,) = [line for line in said if line.startswith("continuing from ")]
+    assert int(resumed.split("step-")[1]) >= seen["step"]
+    require_whole(folder, 4, said)
+
+
+def test_an_announced_preemption_costs_seconds(nodes, tmp_path, monkeypatch):
+    """No checkpoint is due inside these epochs: any that is there was written because of the announcement."""
+    monkeypatch.setattr(train, "_worker", faulty.slow)
+    cluster, members = nodes
+    pack = write_small_pack(tmp_path, train=160)
+    words = ["train.epochs=8", "data.val_fraction=0.3", "train.batch_size=2", "train.checkpoint_steps=100000"]
+    one = configured(tmp_path, pack, *words, "scale.workers=2")
+    folder, seen = config.run_dir(one), {}
+
+    def announce():
+        wait_for(lambda: checkpoint.checkpoints(folder), "a checkpoint")
+        drain = ["drain-node", "--address", cluster.address, "--node-id", at_work(members)[0].node_id]
+        reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "test"]
+        until = ["--deadline-remaining-seconds", str(GRACE)]
+        ray = Path(sys.executable).with_name("ray")
+        subprocess.run([ray, *drain, *reason, *until], check=True, timeout=60, capture_output=True)
+        announced = time.monotonic()
+        wait_for(lambda: is_inside_an_epoch(folder), "a checkpoint in mid-epoch")
+        seen["saved"] = time.monotonic() - announced
+
+    said = []
+    with meanwhile(announce):
+        train.train(one, said.append)
+    (resumed,) = [line for line in said if line.startswith("continuing from ")]
+    lost = int((folder / "steps-before").read_text()) - int(resumed.split("step-")[1])
+    print(seen, resumed, "steps lost", lost)
+    assert seen["saved"] < 15  # Ray looks every 5 s, Notices every second
+    assert 0 <= lost < 80  # at 0.1 s each: there is a checkpoint every 5 s from the announcement on
+    assert not any("died" in line for line in said), said
+    require_whole(folder, 8, said)
+
+
+def is_inside_an_epoch(folder):
+    path = checkpoint.newest(folder).path
+    return path and not checkpoint.read_meta(path)["metrics"]
