@@ -85,7 +85,9 @@ def resources() -> dict[str, float]:
     import ray
 
     if ray.is_initialized():
-        return ray.cluster_resources()
+        while not (found := ray.cluster_resources()):  # on a busy machine a new Ray does not know its own node yet
+            time.sleep(0.1)
+        return found
     import torch
 
     return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}

@@ -30,7 +30,7 @@ from nrh_dist.engine.dist import Place
 from nrh_dist.errors import UserError
 
 INTERVAL = 5  # steps
-HANG_SECONDS = 2.0
+HANG_SECONDS = 6.0  # a shared machine stands still for seconds by itself
 LIMIT = 120.0  # seconds for anything to happen
 DISK = 96  # MB, of the file system that is filled
 BAD_END = 70  # exit code of an error that is no UserError
@@ -156,7 +156,9 @@ class Run:
             if pending:
                 self._settle(pending, steps(self.notes)[count:])
                 yield pending
-            if kind and not self.has_ended():
+            if kind and self.has_ended() and len(steps(self.notes)) == count:
+                kind = "ended by itself"  # not even a step: nothing had struck
+            elif kind:
                 self._strike(kind)
             codes = self.wait(GRACE.get(kind, 0.0))
             if codes == [0] * self.world:
@@ -296,6 +298,8 @@ class Run:
 
     def _is_as_promised(self, fault: Fault, codes: list[int]) -> bool:
         """How the processes ended, before it is known how the run goes on."""
+        if fault.kind == "ended by itself":
+            return False
         if fault.kind == "SIGTERM":
             return codes == [1] * self.world and f"stopped at step {fault.step}, as asked" in self._printed()
         if "stands still" in fault.kind or "SIGSTOP" in fault.kind:
