@@ -203,7 +203,8 @@ def _require_few_skipped(pack: Pack, max_bad_files: int) -> Pack:
         name, reason = pack.skipped[0]
         raise UserError(
             f"{pack.root} was packed without {len(pack.skipped)} samples, for {count} bad files, and {max_bad_files} "
-            f"are allowed; the first is {name}, for {reason}: mend them (nrh data verify lists all) or allow more"
+            f"are allowed; the first is {name}, for {reason}: mend them (nrh data verify lists all) or allow more "
+            "(data.max_bad_files, nrh data pack --skip-bad)"
         )
     return pack
 
@@ -227,7 +228,10 @@ def _build(
         for name in (AREAS, "lock"):
             (out / name).unlink()
     except ImageProblem as problem:
-        raise UserError(f"{problem}; nrh data verify lists all such files; mend them and run again") from None
+        raise UserError(
+            f"{problem}; nrh data verify lists all such files; mend them and run again, "
+            "or leave them out (data.max_bad_files, nrh data pack --skip-bad)"
+        ) from None
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}; mend that and run again to continue") from None
     return open_pack(out)

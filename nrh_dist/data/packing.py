@@ -177,7 +177,8 @@ def _require_few(left_out: list[LeftOut], max_bad_files: int) -> None:
     if (count := count_files(one[1:] for one in left_out)) > max_bad_files:
         raise UserError(
             f"{count} files cannot be used, above the limit of {max_bad_files} bad files, the last for "
-            f"{left_out[-1].name}: {left_out[-1].reason}; nrh data verify lists all; mend them or allow more"
+            f"{left_out[-1].name}: {left_out[-1].reason}; nrh data verify lists all; mend them or allow more "
+            "(data.max_bad_files, nrh data pack --skip-bad)"
         )
 
 
@@ -217,12 +218,13 @@ def _progress(sources: Path) -> Iterator[tuple[str, list[LeftOut]]]:
 
 
 def _fill_gaps(lengths: dict[Path, int], total: int, left_out: list[LeftOut]) -> None:
-    """Bring the files to ``kept_rows``. The copied rows go last, so that a kill at any moment can be made good."""
+    """Bring the files to ``kept_rows``. A kill at any moment can be made good: rows that were copied go at the end.
+
+    From a file whose end is gone already, nothing is read and nothing copied.
+    """
     kept = kept_rows(total, left_out)
     for path, one in lengths.items():
         with open(path, "r+b") as file:
-            if path.stat().st_size == len(kept) * one:
-                continue
             for gap, row in enumerate(kept):
                 if gap != row:
                     file.seek(row * one)

@@ -486,12 +486,12 @@ def test_killed_while_the_gaps_are_filled(
         fill_gaps(dict(list(lengths.items())[:finished]), total, left_out)
         for path, one in list(lengths.items())[finished : finished + 1]:
             with open(path, "r+b") as file:
-                file.seek((total - 1) * one)  # d5-1_1_1 is gone itself, the one before it is moved first
-                gap = next(gap for gap, row in enumerate(packing.kept_rows(total, left_out)) if gap != row)
-                file.seek(packing.kept_rows(total, left_out)[gap] * one)
-                row = file.read(one)
+                kept = packing.kept_rows(total, left_out)
+                gap = next(gap for gap, row in enumerate(kept) if gap != row)
+                file.seek(kept[gap] * one)
+                content_of_last = file.read(one)
                 file.seek(gap * one)
-                file.write(row)
+                file.write(content_of_last)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
