@@ -87,14 +87,14 @@ def variants_of(device: torch.device, say: Say) -> list[Variant]:
     on_gpu, has_bfloat16 = device.type == "cuda", speed.has_bfloat16(device)
     if on_gpu and has_bfloat16:
         found.insert(0, Variant("bfloat16", "train.precision=bfloat16"))
-    if not compiles(device):
-        say("torch.compile finds no compiler here: it is left out")
-    else:
-        found.append(Variant("torch.compile", "speed.compile=default"))
-        if on_gpu:
-            found.append(Variant("CUDA graphs", "speed.compile=reduce-overhead"))
     if not on_gpu and has_bfloat16:
         found.append(Variant("bfloat16", "train.precision=bfloat16", is_beside=True))
+    if not compiles(device):
+        say("torch.compile finds no compiler here: it is left out")
+        return found
+    found.append(Variant("torch.compile", "speed.compile=default"))
+    if on_gpu:
+        found.append(Variant("CUDA graphs", "speed.compile=reduce-overhead"))
     return found
 
 

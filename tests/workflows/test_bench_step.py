@@ -122,7 +122,7 @@ def test_what_is_tuned_depends_on_the_device(monkeypatch):
     monkeypatch.setattr(bench_step, "compiles", lambda device: True)
     monkeypatch.setattr(bench_step.speed, "has_bfloat16", lambda device: True)
     on_cpu, on_gpu = (bench_step.variants_of(torch.device(one), print) for one in ("cpu", "cuda"))
-    assert [one.name for one in on_cpu] == ["channels_last", "fused Adam", "torch.compile", "bfloat16"]
+    assert [one.name for one in on_cpu] == ["channels_last", "fused Adam", "bfloat16", "torch.compile"]
     assert [one.name for one in on_cpu if one.is_beside] == ["bfloat16"]
     assert [one.name for one in on_gpu] == [
         *("bfloat16", "channels_last", "fused Adam", "torch.compile", "CUDA graphs"),

@@ -65,7 +65,7 @@ def test_figures_are_written_with_command_and_machine_beside_those_of_other_benc
 
 
 def test_a_file_of_something_else_is_left_alone(tmp_path):
-    for content in ("no JSON", "[]", '{"schema": 1, "figures": []}', '{"schema": 2}'):
+    for content in ("no JSON", "[]", '{"schema": 1, "benches": {}}', '{"schema": 2}'):
         (tmp_path / "a.json").write_text(content)
         with pytest.raises(UserError, match="no benches of schema 2"):
             measure.write("run", "nrh bench run", [], tmp_path / "a.json", print)
