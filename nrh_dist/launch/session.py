@@ -44,7 +44,8 @@ def connect(say: Say) -> None:
         # A second Ray on the same machine confuses Ray's own helpers unless every process knows its address.
         options |= {"address": address, "runtime_env": {"env_vars": {"RAY_ADDRESS": address, **_ENVIRONMENT}}}
     else:
-        options |= {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+        # "local": without an address, Ray would join whatever cluster was last started on this machine.
+        options |= {"address": "local", "include_dashboard": True, "dashboard_host": "127.0.0.1"}
     if address and (reason := unreachable(address)):
         raise UserError(f"RAY_ADDRESS={address} does not answer ({reason}): start the cluster, or unset it")
     say(f"connecting to Ray at {address}" if address else "starting Ray on this machine")
