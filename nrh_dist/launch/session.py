@@ -129,13 +129,13 @@ def free_orphans() -> None:
     import ray
     from ray._private.state import state
     from ray.core.generated import gcs_pb2
-    from ray.util import placement_group, remove_placement_group
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
 
     job = ray.get_runtime_context().get_job_id()
     for line in state._connect_and_get_accessor().get_placement_group_table():
         group = gcs_pb2.PlacementGroupTableData.FromString(line)  # type: ignore[attr-defined]
         if group.creator_actor_dead and group.creator_job_id.hex() == job:
-            remove_placement_group(placement_group.PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
 
 
 @contextmanager

@@ -31,7 +31,6 @@ from nrh_dist.errors import UserError
 
 INTERVAL = 5  # steps
 HANG_SECONDS = 6.0  # a shared machine stands still for seconds by itself
-LIMIT = 120.0  # seconds for anything to happen
 DISK = 96  # MB, of the file system that is filled
 BAD_END = 70  # exit code of an error that is no UserError
 COMMON = (
@@ -128,6 +127,8 @@ def small_disk(folder: Path) -> Iterator[Path]:
 class Run:
     """One training that is started again and again until it is finished."""
 
+    limit = 120.0  # seconds for anything to happen
+
     def __init__(
         self, name: str, disk: Path, root: Path, pack: Path, words: tuple[str, ...], world: int, chance: random.Random
     ) -> None:
@@ -184,7 +185,7 @@ class Run:
 
     def wait(self, grace: float = 0.0) -> list[int]:
         """Exit codes. Like torchrun, end all when one ended badly, after ``grace`` seconds for them to do it."""
-        deadline, ended_badly = time.monotonic() + 3 * LIMIT, None
+        deadline, ended_badly = time.monotonic() + 3 * self.limit, None
         while any(process.exitcode is None for process in self.processes):
             now = time.monotonic()
             assert now < deadline, f"{self.name} does not end: {self.said()}"
@@ -328,7 +329,7 @@ class Run:
         fault.is_as_promised &= fault.lost <= most
 
     def _wait_for_steps(self, count: int) -> None:
-        is_under_way = self._wait_for(lambda: len(steps(self.notes)) > count or self.has_ended(), LIMIT)
+        is_under_way = self._wait_for(lambda: len(steps(self.notes)) > count or self.has_ended(), self.limit)
         assert is_under_way, f"{self.name} does nothing: {self.said()}"
 
     def _wait_for(self, holds: Callable[[], bool], limit: float) -> bool:

@@ -23,7 +23,6 @@ from recorded import steps
 from soak import ROOT, Fault, Piece
 
 INTERVAL = 5  # steps
-LIMIT = 240.0  # seconds for anything to happen
 RUNS = {  # name: words, workers
     "dih_nm": (("model.name=dih_nm", "train.epochs=120"), 2),
     "thresholds": (("model.name=ptc", "stage=thresholds", "train.epochs=60"), 1),
@@ -75,6 +74,8 @@ def soak(count: int, seed: int, folder: Path | None) -> Piece:
 class RayRun(Run):
     """One training through Ray that is started again and again until it is finished."""
 
+    limit = 300.0
+
     def __init__(
         self, name: str, disk: Path, root: Path, pack: Path, words: tuple[str, ...], world: int, chance: random.Random
     ) -> None:
@@ -108,7 +109,7 @@ class RayRun(Run):
                     if kind in ENDING:
                         break
                 if pending is None:
-                    code = self.driver.wait(3 * LIMIT)
+                    code = self.driver.wait(3 * self.limit)
                     assert code == 0, f"{self.name} ended with {code} without a fault: {self.said()}"
                     return
                 if pending.kind in ENDING:
@@ -135,7 +136,7 @@ class RayRun(Run):
 
     def wait(self, grace: float = 0.0) -> list[int]:
         """The driver's exit code, for each worker."""
-        return [self.driver.wait(3 * LIMIT)] * self.world
+        return [self.driver.wait(3 * self.limit)] * self.world
 
     def clear_up(self) -> None:
         """End what is left of any Ray that this run started."""
@@ -175,15 +176,15 @@ class RayRun(Run):
         starts = self._starts()
         fault = Fault(kind, self.name, at=time.monotonic())
         if kind in INSIDE:  # workers may go on for a moment
-            is_again = self._wait_for(lambda: self._starts() > starts or self.has_ended(), LIMIT)
-            assert is_again, f"{self.name} does not start again after {kind}: {self.said()}"
+            is_again = self._wait_for(lambda: self._starts() > starts or self.has_ended(), self.limit)
+            assert is_again and not self.has_ended(), f"{self.name} ended after {kind}: {self.said()}"
             fault.step = self._step_before_last_start()
             return self._steps_before_last_start(), fault
         return 0, fault
 
     def _require_end(self, fault: Fault) -> None:
         """The driver's end, as promised; and damage while all is down."""
-        code = self.driver.wait(LIMIT)
+        code = self.driver.wait(self.limit)
         if fault.kind == "SIGTERM of the driver":
             fault.is_as_promised = code == 1 and "stopped at step" in self._printed()
             fault.detail = "" if fault.is_as_promised else f"{code} {self.said()}"
