@@ -14,8 +14,8 @@ TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(TESTS / "launch"))
 
 import faulty  # noqa: E402
-from test_faults import meanwhile, newest_step, require_whole, wait_for  # noqa: E402
-from test_train import configured, processes  # noqa: E402
+from test_faults import meanwhile, newest_step, processes, require_whole, wait_for  # noqa: E402
+from test_train import configured  # noqa: E402
 
 from nrh_dist import config  # noqa: E402
 from nrh_dist.engine import checkpoint  # noqa: E402

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
 import faulty
+import psutil
 import pytest
 from packs import write_small_pack
-from test_train import COMMON, configured, processes, rows_of
+from test_train import COMMON, configured, rows_of
 
 from nrh_dist import config
 from nrh_dist.engine import checkpoint
@@ -27,6 +28,16 @@ DEADLINE = 180.0  # seconds that a test waits for anything
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory):
     return write_small_pack(tmp_path_factory.mktemp("faults"), train=24)
+
+
+def processes(word):
+    """The processes of this one's Ray whose command line holds ``word``."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if any(word in part for part in process.cmdline()):
+                found.append(process.pid)
+    return found
 
 
 def wait_for(condition, what):
@@ -68,24 +79,28 @@ def require_whole(folder, epochs, said):
     assert not (folder / "ray").exists() and is_finished(folder, config.load(folder / "config.yaml"))
 
 
-def test_a_killed_controller_with_a_damaged_snapshot_is_started_again(ray_session, tmp_path, pack):
-    one = configured(tmp_path, pack, "train.epochs=30", "data.val_fraction=0.5")
-    folder = config.run_dir(one)
+def test_a_killed_worker_and_then_a_killed_controller(ray_session, tmp_path, pack):
+    """SIGKILL of both, one after the other; the second one leaves a damaged snapshot of Ray's."""
+    one = configured(tmp_path, pack, "train.epochs=60", "data.val_fraction=0.5")
+    folder, said = config.run_dir(one), []
 
     def kill():
         wait_for(lambda: checkpoint.checkpoints(folder), "a checkpoint")
+        for process in processes("RayTrainWorker"):
+            os.kill(process, signal.SIGKILL)
+        wait_for(lambda: any(line.startswith("continuing from ") for line in said), "another start")
         # Ray's own helper against what a dead controller leaves reserved goes first: it may fail, too.
         for process in [*processes("PlacementGroupCleaner"), *processes("TrainController")]:
             os.kill(process, signal.SIGKILL)
         (folder / "ray").mkdir(exist_ok=True)
         (folder / "ray" / "checkpoint_manager_snapshot.json").write_text('{"checkpoint_res')
 
-    said = []
     with meanwhile(kill):
         train.train(one, said.append)
-    (again,) = [line for line in said if "starting again" in line]
-    assert "Ray's controller of the training died" in again and "restarts left: 2" in again
-    require_whole(folder, 30, said)
+    first, second = [line for line in said if "starting again" in line]
+    assert first.startswith("worker 0 died") and "restarts left: 2" in first
+    assert second.startswith("Ray's controller of the training died") and "restarts left: 1" in second
+    require_whole(folder, 60, said)
 
 
 def test_a_rank_that_stands_still_is_found_and_started_again(ray_session, tmp_path, pack, monkeypatch):
@@ -112,14 +127,14 @@ def test_sigterm_saves_a_checkpoint_and_stops(ray_session, tmp_path, pack):
     """The driver is a process of its own, which joins the Ray of the tests."""
     import ray
 
-    words = ["train.epochs=40", "data.val_fraction=0.5", "train.batch_size=1", "train.keep_checkpoints=9"]
+    words = ["train.epochs=30", "data.val_fraction=0.5", "train.batch_size=1"]
     address = ray.get_runtime_context().gcs_address
     folder = config.run_dir(configured(tmp_path, pack, *words))
     ended = signalled(command(tmp_path, pack, *words), folder, signal.SIGTERM, {"RAY_ADDRESS": address})
     require_stopped_at_a_checkpoint(ended, folder)
     said = []
     train.train(configured(tmp_path, pack, *words), said.append)
-    require_whole(folder, 40, said)
+    require_whole(folder, 30, said)
 
 
 def command(root, pack, *words):

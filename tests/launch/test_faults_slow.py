@@ -13,12 +13,13 @@ from test_faults import (
     command,
     meanwhile,
     newest_step,
+    processes,
     require_stopped_at_a_checkpoint,
     require_whole,
     signalled,
     wait_for,
 )
-from test_train import configured, processes
+from test_train import configured
 
 from nrh_dist import config
 from nrh_dist.engine import checkpoint

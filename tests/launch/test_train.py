@@ -1,13 +1,9 @@
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 
-import psutil
 import pytest
 from packs import write_small_pack
 
@@ -61,28 +57,6 @@ def test_more_workers_than_cpus_and_workers_mistakes(ray_session, tmp_path, pack
         train(configured(tmp_path, pack, "optim.lr=1e30", "run.name=diverges"), print)
 
 
-def test_a_killed_worker_is_replaced_and_the_run_goes_on(ray_session, tmp_path, pack):
-    """SIGKILL of the training process after its first checkpoint: the run still ends with every epoch."""
-    import threading
-
-    one = configured(tmp_path, pack, "train.epochs=60", "run.name=killed", "data.val_fraction=0.5")
-    folder = config.run_dir(one)
-
-    def kill() -> None:
-        while not checkpoint.checkpoints(folder):
-            time.sleep(0.05)
-        for pid in processes("RayTrainWorker"):
-            os.kill(pid, signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    said = []
-    train(one, said.append)
-    killer.join()
-    assert any(line.startswith("continuing from epoch-") for line in said)
-    assert [row["epoch"] for row in rows_of(folder)] == list(range(1, 61))
-
-
 @pytest.mark.slow
 def test_a_killed_driver_continues_from_its_last_checkpoint(tmp_path, pack):
     """As a user does it: nrh train, kill -9, nrh train again."""
@@ -98,13 +72,3 @@ def test_a_killed_driver_continues_from_its_last_checkpoint(tmp_path, pack):
     continued = re.search(r"continuing from epoch-(\d+)", second.stdout)
     assert continued and int(continued[1]) >= reached
     assert [row["epoch"] for row in rows_of(tmp_path / "r")] == list(range(1, 101))
-
-
-def processes(word):
-    """The processes of this one's Ray whose command line holds ``word``."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            if any(word in part for part in process.cmdline()):
-                found.append(process.pid)
-    return found
