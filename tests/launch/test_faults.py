@@ -22,7 +22,7 @@ from nrh_dist.engine.rundir import is_finished
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session, train
 
-DEADLINE = 180.0  # seconds that a test waits for anything
+DEADLINE = 300.0  # seconds that a test waits for anything
 
 
 @pytest.fixture(scope="module")
