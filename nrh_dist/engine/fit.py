@@ -17,7 +17,7 @@ from torch import nn
 
 from nrh_dist.config import Config
 from nrh_dist.data.feed import Batch, Feed, epoch_order, shard, step_rows, steps_per_epoch
-from nrh_dist.engine import speed, track
+from nrh_dist.engine import speed
 from nrh_dist.engine.dist import Place, sum_over_ranks
 from nrh_dist.engine.files import write_json
 from nrh_dist.engine.guard import BadStep, Consensus, Decision, Guard, decide
@@ -80,19 +80,14 @@ class Fit:
         ``Stopped`` after a checkpoint where ``notice`` asks for the end.
         """
         self.state = self.keeper.restore() or self.state
-        tracker = track.open_tracker(self.config, self.folder) if self.place.is_main else track.Nothing()
         progress = Progress((self.config.train.epochs - self.state.epoch) * len(self.train_rows), self.say)
         row: dict[str, Any] = {}
-        try:
-            while self.state.epoch < self.config.train.epochs:
-                try:
-                    row = self._epoch(progress)
-                except _RolledBack:
-                    continue
-                tracker.log(row)
-                self.report(row)
-        finally:
-            tracker.finish()
+        while self.state.epoch < self.config.train.epochs:
+            try:
+                row = self._epoch(progress)
+            except _RolledBack:
+                continue
+            self.report(row)
         return row
 
     def _epoch(self, progress: Progress) -> dict[str, Any]:

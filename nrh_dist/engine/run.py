@@ -20,7 +20,7 @@ from nrh_dist.data.feed import Feed
 from nrh_dist.data.layouts import Source
 from nrh_dist.data.pack import Pack, cached_pack, check, distinct_objects, open_pack
 from nrh_dist.data.samples import is_held_out
-from nrh_dist.engine import features, rundir
+from nrh_dist.engine import features, rundir, track
 from nrh_dist.engine.assemble import new_model
 from nrh_dist.engine.dist import Place, torchrun_place
 from nrh_dist.engine.fit import Fit, Report
@@ -57,11 +57,19 @@ def run(
     if config.speed.features and features.is_exact(config, model):
         with watched(folder, place.rank, config.scale.hang_seconds) as beat:
             kept = features.cached(model, config, pack, place, say, beat)
-    with watched(folder, place.rank, config.scale.hang_seconds) as beat:  # anew: the first step is another slow start
-        feed = Feed(pack, np.sort(np.concatenate([train_rows, val_rows])), place.device, config.speed.feed, kept)
-        task = task_of(config, pack)
-        fit = Fit(config, model, task, feed, train_rows, val_rows, folder, place, report, say, notices, beat)
-        return fit.run()
+    feed = Feed(pack, np.sort(np.concatenate([train_rows, val_rows])), place.device, config.speed.feed, kept)
+    task, tracker = task_of(config, pack), track.open_tracker(config, folder) if place.is_main else track.Nothing()
+
+    def tell(row: dict[str, Any]) -> None:
+        tracker.log(row)
+        report(row)
+
+    try:
+        with watched(folder, place.rank, config.scale.hang_seconds) as beat:  # anew: the first step is slow again
+            fit = Fit(config, model, task, feed, train_rows, val_rows, folder, place, tell, say, notices, beat)
+            return fit.run()
+    finally:
+        tracker.finish()
 
 
 def find_pack(config: Config, say: Say) -> Path:
@@ -90,6 +98,8 @@ def find_pack(config: Config, say: Say) -> Path:
     if config.stage != "harmonisation":
         _say_about_detector_data(pack, config, len(train) + len(val), say)
     check(pack.root)
+    if pack.skipped:
+        say(f"{pack.root} lacks {len(pack.skipped)} samples whose files could not be used; its pack.json names them")
     if (leaked := len(_groups(pack, "train") & _groups(pack, "test"))) and not config.data.drop_leaked:
         say(f"{leaked} photos or scenes are in both train and test: data.drop_leaked=true leaves them out of training")
     return pack.root
