@@ -8,7 +8,8 @@ import torch
 from packs import write_small_pack
 from recorded import MISTAKE, STEPS, around_losses, configured, digest_of, ends, record, starts, steps, train
 
-from nrh_dist.data.feed import Feed, epoch_order, step_rows
+from nrh_dist.data.feed import Feed
+from nrh_dist.data.order import epoch_order, step_rows
 from nrh_dist.data.pack import open_pack
 from nrh_dist.engine import checkpoint, speed
 from nrh_dist.engine.assemble import new_model
@@ -20,7 +21,9 @@ from nrh_dist.engine.state import TrainState
 from nrh_dist.engine.tasks import task_of
 from nrh_dist.schema import Train
 
-WORDS = ("model.name=dih_nm", "model.dropout=true", "train.checkpoint_steps=2", "train.keep_checkpoints=50")
+SAVING = ("train.checkpoint_steps=2", "train.keep_checkpoints=50")
+WORDS = ("model.name=dih_nm", *SAVING)
+WITH_DROPOUT = ("model.name=ptc", "stage=thresholds", "model.dropout=true", *SAVING)
 BAD = 6  # a step in the middle of the second epoch; the checkpoint before is that of step 4
 
 
@@ -123,11 +126,15 @@ def pack(tmp_path_factory):
     return write_small_pack(tmp_path_factory.mktemp("guard")).root
 
 
-@pytest.mark.parametrize(("world", "rank", "gradient"), [(2, 1, False), (2, 0, True), (1, 0, False)])
-def test_a_bad_step_on_one_rank_is_left_out_on_all(tmp_path, pack, world, rank, gradient):
+@pytest.mark.parametrize(
+    ("words", "world", "rank", "gradient"),
+    [(WORDS, 2, 1, False), (WORDS, 2, 0, True), (WITH_DROPOUT, 1, 0, False)],
+    ids=["NaN", "infinite gradient", "alone, with dropout"],
+)
+def test_a_bad_step_on_one_rank_is_left_out_on_all(tmp_path, pack, words, world, rank, gradient):
     """Weights and BatchNorm's statistics are those of a loop that never began this step; the training ends."""
-    assert train(tmp_path / "spoilt", pack, WORDS, world, Spoil((BAD,), rank, gradient)) == [0] * world
-    assert train(tmp_path / "by-hand", pack, WORDS, world, ByHand(left_out=BAD)) == [0] * world
+    assert train(tmp_path / "spoilt", pack, words, world, Spoil((BAD,), rank, gradient)) == [0] * world
+    assert train(tmp_path / "by-hand", pack, words, world, ByHand(left_out=BAD)) == [0] * world
     spoilt = ends(tmp_path / "spoilt", world)
     assert all(one == spoilt[0] and "weights" in one for one in spoilt)
     assert spoilt == ends(tmp_path / "by-hand", world)

@@ -17,7 +17,7 @@ from nrh_dist.engine import checkpoint, notice
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.notice import LOOK_SECONDS, SAVE_SECONDS, Notice, Notices, Signal, ask_to_stop, nothing
 
-WORDS = ("model.name=dih_nm", "model.dropout=true", "train.checkpoint_steps=100", "train.keep_checkpoints=50")
+WORDS = ("model.name=dih_nm", "train.checkpoint_steps=100", "train.keep_checkpoints=50")
 
 
 @pytest.fixture(scope="module")

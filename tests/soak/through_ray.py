@@ -82,6 +82,7 @@ class RayRun(Run):
         super().__init__(name, disk, root, pack, words, world, chance)
         self.words += [f"scale.workers={world}"]
         self.driver: Any = None
+        self.unforeseen = 0
         self.left: list[psutil.Process] = []
 
     def with_faults(self, most: int) -> Iterator[Fault]:
@@ -91,7 +92,7 @@ class RayRun(Run):
         try:
             while True:
                 count = len(steps(self.notes))
-                self.launch()
+                self.launch()  # at once: what is left of the one before ends by itself
                 while True:
                     self._wait_for_steps(count)
                     if pending:
@@ -106,13 +107,14 @@ class RayRun(Run):
                     if self.has_ended():
                         break
                     count, pending = self._cause(kind)
-                    if kind in ENDING:
+                    if kind in ENDING or not pending.is_as_promised:
                         break
                 if pending is None:
                     code = self.driver.wait(3 * self.limit)
-                    assert code == 0, f"{self.name} ended with {code} without a fault: {self.said()}"
-                    return
-                if pending.kind in ENDING:
+                    if code == 0:
+                        return
+                    pending = self._unforeseen(f"{code}")
+                elif pending.kind in ENDING:
                     self._require_end(pending)
         finally:
             self.clear_up()
@@ -177,10 +179,24 @@ class RayRun(Run):
         fault = Fault(kind, self.name, at=time.monotonic())
         if kind in INSIDE:  # workers may go on for a moment
             is_again = self._wait_for(lambda: self._starts() > starts or self.has_ended(), self.limit)
-            assert is_again and not self.has_ended(), f"{self.name} ended after {kind}: {self.said()}"
+            if not is_again or self.has_ended():
+                return 0, self._unforeseen(kind)
             fault.step = self._step_before_last_start()
             return self._steps_before_last_start(), fault
         return 0, fault
+
+    def _unforeseen(self, what: str) -> Fault:
+        """The driver ended, or nothing went on in it, when ``what`` was no reason for it to end."""
+        self.unforeseen += 1
+        assert self.unforeseen < 5, f"{self.name} ends again and again: {what}: {self.said()}"
+        if not self.has_ended():
+            self._note_processes()
+            self.driver.kill()
+            self.driver.wait()
+        detail = f"({what}) {self.said()}"
+        return Fault(
+            "ended by itself", self.name, self._last_step(), is_as_promised=False, detail=detail, at=time.monotonic()
+        )
 
     def _require_end(self, fault: Fault) -> None:
         """The driver's end, as promised; and damage while all is down."""
@@ -206,8 +222,8 @@ class RayRun(Run):
         return sum("start" in line for line in recorded.record(self.notes))
 
     def _step_before_last_start(self) -> int:
-        parts = recorded.starts(self.notes)
-        return max(parts[-2], default=0)
+        parts = [part for part in recorded.starts(self.notes)[:-1] if part]
+        return parts[-1][-1] if parts else 0
 
     def _steps_before_last_start(self) -> int:
         return sum(map(len, recorded.starts(self.notes)[:-1]))
