@@ -1,9 +1,4 @@
-"""From the pack to batches on the device: in which order, which part for which worker, and how they get there.
-
-There is one global order an epoch, a pure function of (rows, seed, epoch); the workers share each batch of it. So two
-workers see what one sees, and a run resumed at any step with any number of workers goes on in the same order. The parts
-of one batch, one after the other in the order of the ranks, are the batch that a single worker would take.
-"""
+"""From the pack to batches on the device; which rows, and in which order, is for ``order`` to say."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -38,32 +33,6 @@ class Features(NamedTuple):
     composites: np.ndarray  # float32 n x C x h x w
     reals: np.ndarray | None  # the same, where the real photos are shown to the encoder too
     positions: np.ndarray  # int64, one a row of the pack: where its features are; -1 = nowhere
-
-
-def epoch_order(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """``rows`` in the order of one epoch: a permutation drawn from ``seed`` (0 or more) and ``epoch`` alone."""
-    return np.random.default_rng([seed, epoch]).permutation(rows)
-
-
-def steps_per_epoch(n: int, batch_size: int) -> int:
-    """How many batches hold ``n`` samples; the last may be ragged."""
-    return -(-n // batch_size)
-
-
-def step_rows(order: np.ndarray, step: int, batch_size: int, rank: int, world: int) -> np.ndarray:
-    """This rank's part of ``order[step * batch_size : (step + 1) * batch_size]``.
-
-    ``batch_size`` is global. The parts are contiguous and differ by at most one row; a part may be empty.
-    """
-    assert 0 <= rank < world, f"rank {rank} of {world}"
-    batch = order[step * batch_size : (step + 1) * batch_size]
-    return batch[len(batch) * rank // world : len(batch) * (rank + 1) // world]
-
-
-def shard(rows: np.ndarray, rank: int, world: int) -> np.ndarray:
-    """This rank's part of rows that are only looked at (validation): each row once, none twice."""
-    assert 0 <= rank < world, f"rank {rank} of {world}"
-    return rows[rank::world]
 
 
 class Feed:
@@ -111,14 +80,14 @@ class Feed:
 
     def gather(self, rows: np.ndarray) -> Batch:
         """The batch of ``rows``; empty rows, empty batch."""
-        return self._finished(rows, self._taken(rows))
+        return self._finished(rows, self.taken(rows))
 
     def batches(self, parts: Iterable[np.ndarray]) -> Iterator[Batch]:
         """A batch for each of ``parts``, in order, gathered ahead of time."""
         waiting: deque[tuple[np.ndarray, Future[dict[str, Tensor]]]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="feed") as thread:
             for rows in parts:
-                waiting.append((rows, thread.submit(self._taken, rows)))
+                waiting.append((rows, thread.submit(self.taken, rows)))
                 if len(waiting) > AHEAD:
                     yield self._next(waiting)
             while waiting:
@@ -152,7 +121,8 @@ class Feed:
         assert self.features is not None
         return self.features.positions[rows]
 
-    def _taken(self, rows: np.ndarray) -> dict[str, Tensor]:
+    def taken(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """What a batch of ``rows`` is made of, uint8, still in host memory unless it is resident."""
         assert rows.size == 0 or (rows.min() >= 0 and rows.max() < len(self.pack)), "rows must be rows of the pack"
         if self._resident:
             return self._resident.take(rows)
@@ -217,4 +187,4 @@ def _take(source: np.ndarray, rows: np.ndarray, device: torch.device) -> Tensor:
 
 def _normalised(images: Tensor) -> Tensor:
     """uint8 NHWC -> float NCHW in [-1, 1]; the memory stays NHWC, which is channels last."""
-    return images.permute(0, 3, 1, 2).sub(127.5).div_(127.5)
+    return images.permute(0, 3, 1, 2).float().sub_(127.5).div_(127.5)

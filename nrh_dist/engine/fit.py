@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from nrh_dist.config import Config
-from nrh_dist.data.feed import Batch, Feed, epoch_order, shard, step_rows, steps_per_epoch
+from nrh_dist.data.feed import Batch, Feed
+from nrh_dist.data.order import epoch_order, shard, step_rows, steps_per_epoch
 from nrh_dist.engine import speed
 from nrh_dist.engine.dist import Place, sum_over_ranks
 from nrh_dist.engine.files import write_json

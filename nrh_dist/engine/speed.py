@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Adam, Optimizer
 
-from nrh_dist.data.feed import step_rows
+from nrh_dist.data.order import step_rows
 from nrh_dist.engine.dist import Place, SynchronisedBatchNorm2d, synchronise_batchnorm
 from nrh_dist.engine.progress import Say
 from nrh_dist.errors import UserError

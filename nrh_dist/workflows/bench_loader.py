@@ -118,7 +118,7 @@ def costs_of_all(samples: list[Sample], small: Path, folder: Path, settings: Set
 
     def of_feed(number: int) -> None:
         for rows in batches(settings.rows):
-            feed._taken(rows)
+            feed.taken(rows)
 
     def of_feed_float(number: int) -> None:
         for rows in batches(some):

@@ -8,7 +8,7 @@ import torch
 from packs import write_small_pack
 from recorded import STEPS, KillAtStep, configured, record, steps, train
 
-from nrh_dist.data.feed import epoch_order, step_rows, steps_per_epoch
+from nrh_dist.data.order import epoch_order, step_rows, steps_per_epoch
 from nrh_dist.data.pack import open_pack
 from nrh_dist.engine import checkpoint
 from nrh_dist.engine.run import split_rows

@@ -151,7 +151,7 @@ def test_it_needs_little_more_than_torch(tmp_path):
     code = (
         "import sys\n"
         "for name in ('ray', 'wandb', 'webdataset', 'lpips', 'torchvision', 'scipy', 'skimage', 'optuna', 'matplotlib',"
-        " 'jinja2'):\n"
+        " 'jinja2', 'PIL', 'cv2', 'msgspec', 'pycocotools'):\n"
         "    sys.modules[name] = None\n"
         "from nrh_dist import cli\n"
         "from nrh_dist.workflows import bench, bench_step, floors, measure\n"
