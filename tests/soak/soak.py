@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "engine"), str(ROOT / "tests" / "soak")]
+sys.path[:0] = [str(ROOT / name) for name in ("", "tests", "tests/engine", "tests/soak")]
 
 FIGURES = ROOT / "reports" / "reliability.json"
 REPORT = ROOT / "reports" / "reliability.md"

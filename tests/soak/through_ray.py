@@ -121,7 +121,7 @@ class RayRun(Run):
 
     def launch(self) -> None:
         """The same command."""
-        path = os.pathsep.join(str(ROOT / "tests" / name) for name in ("", "engine", "soak"))
+        path = os.pathsep.join(str(ROOT / name) for name in ("", "tests", "tests/engine", "tests/soak"))
         environment = os.environ | {"PYTHONPATH": path, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
         self._heard = self._output.stat().st_size if self._output.exists() else 0
         with self._output.open("ab") as output:
