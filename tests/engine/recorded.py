@@ -68,11 +68,12 @@ def wait(processes: list[Any], limit: float = LIMIT) -> list[int]:
     """Wait for all; exit codes by rank."""
     deadline = time.monotonic() + limit
     while alive := [process for process in processes if process.exitcode is None]:
-        assert time.monotonic() < deadline, f"{len(alive)} of {len(processes)} processes do not end"
         connection.wait([process.sentinel for process in alive], timeout=1)
-        if any(process.exitcode is not None and process.exitcode < 0 for process in processes):
+        is_late = time.monotonic() > deadline
+        if is_late or any(process.exitcode is not None and process.exitcode < 0 for process in processes):
             for process in processes:
                 process.kill()
+        assert not is_late, f"{len(alive)} of {len(processes)} processes do not end"
     return [process.exitcode for process in processes]
 
 
