@@ -144,8 +144,9 @@ class Track:
 class Scale:
     """How many training workers, and how many GPUs each (empty: one where the cluster has any, else none).
 
-    ``max_failures`` restarts of a run whose processes died. A worker without progress for ``hang_seconds`` (or ten
-    times its slowest step, if that is longer) writes down where each of its threads stands and ends.
+    ``max_failures`` restarts, without a new checkpoint in between, of a run whose processes died. A worker without
+    progress for ``hang_seconds`` (or ten times its slowest step, if that is longer) writes down where each of its
+    threads stands and ends.
     """
 
     workers: int = 1

@@ -71,6 +71,7 @@ class Fit:
         self.optimiser = speed.optimiser(trainable, config, place.device) if trainable else None
         self.learner = speed.learner(model, config, place, say)
         self.guard = Guard(model, place)
+        self.asked = Notice.NONE
         self.bad_steps: list[BadStep] = []
         self.keeper = Keeper(config, folder, place, feed.pack.digest, model, self.optimiser, say)
 
@@ -89,6 +90,8 @@ class Fit:
             except _RolledBack:
                 continue
             self.report(row)
+            if self.asked is Notice.STOP and self.state.epoch < self.config.train.epochs:
+                raise self._stopped()
         return row
 
     def _epoch(self, progress: Progress) -> dict[str, Any]:
@@ -141,21 +144,24 @@ class Fit:
         seen = 0
         for batch in self.feed.batches(parts):
             global_size = min(train.batch_size, len(order) - state.epoch_step * train.batch_size)
-            notice = self._step(batch, global_size)
+            self.asked = self._step(batch, global_size)
             seen += global_size
             progress.add(global_size, f"epoch {state.epoch + 1} of {train.epochs}, step {state.step}")
             self.beat()
             is_inside = state.epoch_step < steps
-            is_due = state.step % train.checkpoint_steps == 0 or notice is not Notice.NONE
+            is_due = state.step % train.checkpoint_steps == 0 or self.asked is not Notice.NONE
             if is_inside and is_due and not state.bad_in_a_row:  # weights that may be spoilt are nothing to go back to
                 self.keeper.save(state, {})
                 self.beat()
-            if notice is Notice.STOP and is_inside:
-                raise Stopped(f"stopped at step {state.step}, as asked: the same command goes on")
+            if self.asked is Notice.STOP and is_inside:
+                raise self._stopped()
             if seen == global_size and self.feed.settle():
                 self.say(f"the data ({self.feed.nbytes / 1e9:.3g} GB) fit into the GPU's memory and stay there")
         state.epoch_step = 0
         return seen
+
+    def _stopped(self) -> Stopped:
+        return Stopped(f"stopped at step {self.state.step}, as asked: the same command goes on")
 
     def _step(self, batch: Batch, global_size: int) -> Notice:
         """One optimiser step on this rank's ``batch``; returns what is asked by any rank."""

@@ -44,6 +44,11 @@ def ask_to_stop(folder: Path) -> None:
     (folder / STOP_FILE).touch()
 
 
+def forget(folder: Path) -> None:
+    """Drop what an earlier start of the run in ``folder`` was asked; a restart within one start heeds it."""
+    (folder / STOP_FILE).unlink(missing_ok=True)
+
+
 class Signal:
     """STOP from the moment of a signal on. Only the main thread of a process can be told of signals."""
 
@@ -69,10 +74,6 @@ class Notices:
     def __init__(self, folder: Path, more: Ask, clock: Callable[[], float] = time.monotonic) -> None:
         self._stop, self._more, self._clock = folder / STOP_FILE, more, clock
         self._looked = self._saved = float("-inf")
-
-    def forget(self) -> None:
-        """Drop what an earlier start was asked."""
-        self._stop.unlink(missing_ok=True)
 
     def __call__(self) -> Notice:
         now = self._clock()

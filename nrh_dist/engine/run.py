@@ -45,7 +45,6 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     notices = Notices(folder, asked)
     if place.is_main:
-        notices.forget()
         for stacks in standstills(folder):
             say(f"an earlier start stood still: {stacks} says where")
     if place.device.index is not None:

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nrh_dist import config as configuration
-from nrh_dist.engine import checkpoint, select
+from nrh_dist.engine import checkpoint, notice, select
 from nrh_dist.engine.files import write_text
 from nrh_dist.engine.lock import locked
+from nrh_dist.engine.progress import Say
 from nrh_dist.errors import UserError
 from nrh_dist.schema import Config
 
@@ -16,10 +17,14 @@ CONFIG = "config.yaml"
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path, say: Say) -> Iterator[None]:
     """Wait until no other process writes this run: workers may outlive a killed driver by seconds."""
     with (folder / ".writer").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"a worker of an earlier start still holds {lock.name}: waiting for its end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -31,6 +36,7 @@ def claimed(config: Config) -> Iterator[Path]:
     """
     folder = configuration.run_dir(config)
     with locked(folder):
+        notice.forget(folder)
         written = folder / CONFIG
         if written.exists():
             if changed := configuration.differing_keys(configuration.load(written), config):

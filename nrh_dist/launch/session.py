@@ -140,34 +140,29 @@ def free_orphans() -> None:
 
 @contextmanager
 def stopping(ask: Callable[[], None], say: Say) -> Iterator[Event]:
-    """While the block runs, SIGTERM and Ctrl-C call ``ask`` every second; a second signal ends the process at once.
+    """While the block runs, SIGTERM and Ctrl-C call ``ask``; a second signal ends the process at once.
 
     Yields the event of having been asked. Outside the main thread signals stay as they are.
     """
-    asked, over = Event(), Event()
+    asked = Event()
     if current_thread() is not main_thread():
         yield asked
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def keep_asking() -> None:
-        say("asked to stop: saving a checkpoint first; ask again to stop at once")
-        while not over.wait(1):
-            ask()  # again and again: a worker that only starts drops what an earlier start was asked
 
     def handle(number: int, _: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         asked.set()
         ask()
-        Thread(target=keep_asking, daemon=True).start()
+        # In a thread: the main one may be in the midst of printing.
+        Thread(target=say, args=("asked to stop: saving a checkpoint first; ask again to stop at once",)).start()
 
     for number in before:
         signal.signal(number, handle)
     try:
         yield asked
     finally:
-        over.set()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -9,7 +9,7 @@ from threading import Event
 from typing import Any
 
 from nrh_dist import config as configuration
-from nrh_dist.engine import rundir
+from nrh_dist.engine import checkpoint, rundir
 from nrh_dist.engine.assemble import part_checkpoints
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.notice import Notice, ask_to_stop
@@ -47,7 +47,7 @@ def run_workers(config: Config, pack: Path, folder: Path, callbacks: list[Any], 
     """Run the loop on Ray Train workers until the last epoch; ``callbacks`` see each report.
 
     Whatever dies (a worker, a node, Ray's controller), all start again from the newest checkpoint, up to
-    ``scale.max_failures`` times. SIGTERM and Ctrl-C let the workers save a checkpoint and stop.
+    ``scale.max_failures`` times without a new one. SIGTERM and Ctrl-C let the workers save a checkpoint and stop.
     """
     require_workers(config, say)
     gpus = gpus_per_worker(config)
@@ -62,11 +62,15 @@ def run_workers(config: Config, pack: Path, folder: Path, callbacks: list[Any], 
 
 
 def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Event, say: Say) -> str | None:
-    """Fit a new ``trainer`` until one ends by itself; returns the user's mistake that its workers met, or None."""
+    """Fit a new ``trainer`` until one ends by itself; returns the user's mistake that its workers met, or None.
+
+    A start that got to a new checkpoint before it died is no failure: on spot machines there is no end of such.
+    """
     from ray.exceptions import RayActorError
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    for left in range(config.scale.max_failures, -1, -1):
+    left, reached = config.scale.max_failures, checkpoint.newest(folder).path
+    while True:
         # Ray's own record of the run is disposable, and a damaged one would stop every restart under this name.
         shutil.rmtree(folder / "ray", ignore_errors=True)
         try:
@@ -75,13 +79,17 @@ def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Ev
             reason = session.cause(error)
             if asked.is_set():
                 raise UserError(f"{folder} was asked to stop, and {reason}: the same command goes on") from error
-            if not left:
-                raise UserError(f"{folder} stopped after {config.scale.max_failures} restarts: {reason}") from error
-            say(f"{reason}; starting again from the newest checkpoint (restarts left: {left - 1})")
+            newest = checkpoint.newest(folder).path
+            left = left - 1 if newest == reached else config.scale.max_failures
+            reached = newest
+            if left < 0:
+                raise UserError(
+                    f"{folder} stopped after {config.scale.max_failures} restarts without a new checkpoint: {reason}"
+                ) from error
+            say(f"{reason}; starting again from the newest checkpoint (restarts left without a new one: {left})")
         else:
             shutil.rmtree(folder / "ray", ignore_errors=True)
             return returned["mistake"]
-    raise AssertionError("unreachable")
 
 
 def _trainer(config: Config, pack: Path, folder: Path, gpus: float, callbacks: list[Any]) -> Any:
@@ -146,12 +154,13 @@ def _worker(loop_config: dict[Any, Any]) -> Any:
     try:
         config = configuration.from_dict(loop_config["config"])
         folder = configuration.run_dir(config)
-        with (folder / LOG).open("a", buffering=1) as log, rundir.writing(folder) if place.is_main else nullcontext():
+        with (folder / LOG).open("a", buffering=1) as log:
 
             def say(line: str) -> None:
                 log.write(line + "\n")
 
-            run(config, Path(loop_config["pack"]), place, ray.train.report, say, preemption)
+            with rundir.writing(folder, say) if place.is_main else nullcontext():
+                run(config, Path(loop_config["pack"]), place, ray.train.report, say, preemption)
     except UserError as error:
         return {"mistake": str(error)}
     return {"mistake": None}

@@ -15,7 +15,7 @@ from recorded import COMMON, MISTAKE, STEPS, around_step, ends, record, starts, 
 
 from nrh_dist.engine import checkpoint, notice
 from nrh_dist.engine.dist import Place
-from nrh_dist.engine.notice import LOOK_SECONDS, SAVE_SECONDS, Notice, Notices, Signal, ask_to_stop, nothing
+from nrh_dist.engine.notice import LOOK_SECONDS, SAVE_SECONDS, Notice, Notices, Signal, ask_to_stop, forget, nothing
 
 WORDS = ("model.name=dih_nm", "train.checkpoint_steps=100", "train.keep_checkpoints=50")
 
@@ -57,8 +57,8 @@ def test_the_stop_file_asks_until_it_is_forgotten(tmp_path):
     assert notices() is Notice.STOP
     clock.now += LOOK_SECONDS
     assert notices() is Notice.STOP
-    notices.forget()
-    notices.forget()
+    forget(tmp_path)
+    forget(tmp_path)
     clock.now += LOOK_SECONDS
     assert notices() is Notice.NONE
 
@@ -115,9 +115,9 @@ def test_one_rank_asked_to_stop_stops_both_after_a_checkpoint_of_that_step(tmp_p
     assert ends(tmp_path / "r", world) == ends(tmp_path / "whole", world)
 
 
-def test_asked_at_the_end_of_an_epoch_it_stops_in_the_next_or_is_finished(tmp_path, pack):
+def test_asked_at_the_end_of_an_epoch_it_stops_there_or_is_finished(tmp_path, pack):
     assert train(tmp_path / "r", pack, WORDS, 1, Asks(Notice.STOP, STEPS, 0)) == [MISTAKE]
-    assert checkpoint.newest(tmp_path / "r").path.name == f"epoch-0001-step-{STEPS + 1:06d}"
+    assert checkpoint.newest(tmp_path / "r").path.name == f"epoch-0001-step-{STEPS:06d}"
     assert train(tmp_path / "last", pack, WORDS, 1, Asks(Notice.STOP, 3 * STEPS, 0)) == [0]
 
 

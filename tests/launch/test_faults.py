@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import faulty
@@ -98,8 +99,8 @@ def test_a_killed_worker_and_then_a_killed_controller(ray_session, tmp_path, pac
     with meanwhile(kill):
         train.train(one, said.append)
     first, second = [line for line in said if "starting again" in line]
-    assert first.startswith("worker 0 died") and "restarts left: 2" in first
-    assert second.startswith("Ray's controller of the training died") and "restarts left: 1" in second
+    assert first.startswith("worker 0 died") and first.endswith("without a new one: 3)")
+    assert second.startswith("Ray's controller of the training died")
     require_whole(folder, 60, said)
 
 
@@ -207,9 +208,17 @@ def test_restarts_are_counted_whatever_died(tmp_path):
     mistake, fits, said = outlive(tmp_path, [failed_group(), dead_controller()])
     assert mistake is None and fits == 3
     assert "Gloo connectFullMesh failed; starting again" in said[0] and "controller" in said[1]
-    with pytest.raises(UserError, match=r"stopped after 2 restarts: .*connectFullMesh") as caught:
+    with pytest.raises(UserError, match=r"stopped after 2 restarts without a new checkpoint: .*FullMesh") as caught:
         outlive(tmp_path, [failed_group() for _ in range(3)])
     assert "\n" not in str(caught.value)
+
+
+def test_a_start_that_reached_a_new_checkpoint_is_no_failure(tmp_path, monkeypatch):
+    names = iter(["none", "a", "a", "b", "b"])
+    monkeypatch.setattr(train.checkpoint, "newest", lambda _: checkpoint.Newest(Path(next(names)), []))
+    _, fits, said = outlive(tmp_path, [dead_controller() for _ in range(4)])
+    assert fits == 5
+    assert [line.split("without a new one: ")[1] for line in said] == ["2)", "1)", "2)", "1)"]
 
 
 def test_no_restart_after_being_asked_to_stop(tmp_path):
@@ -237,7 +246,8 @@ def test_the_first_signal_asks_and_the_old_handlers_come_back(number):
     with session.stopping(lambda: times.append(1), said.append) as asked:
         assert not asked.is_set()
         os.kill(os.getpid(), number)
-        wait_for(lambda: len(times) >= 2, "another asking")
+        wait_for(lambda: said, "what the user reads")
+        assert times == [1]
         assert asked.is_set() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert len(said) == 1 and "checkpoint" in said[0]
     assert [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)] == before
