@@ -38,7 +38,11 @@ MODELS = {
 
 def trace_in_own_process(path: Path, kernels: dict[str, str] = KERNELS) -> dict[str, Any]:
     """The trace of this code, written to ``path``."""
-    environment = os.environ | ALONE | kernels | {"NRH_CACHE": str(path.parent / "cache")}
+    own = {
+        "NRH_CACHE": str(path.parent / "cache"),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }  # this checkout's code
+    environment = os.environ | ALONE | kernels | own
     subprocess.run([sys.executable, __file__, "--here", str(path)], env=environment, check=True)
     found: dict[str, Any] = json.loads(path.read_text())
     return found

@@ -24,13 +24,13 @@ from soak import ROOT, Fault, Piece
 
 INTERVAL = 5  # steps
 RUNS = {  # name: words, workers
-    "dih_nm": (("model.name=dih_nm", "train.epochs=120"), 2),
-    "thresholds": (("model.name=ptc", "stage=thresholds", "train.epochs=60"), 1),
+    "dih_nm": (("model.name=dih_nm", "train.epochs=40"), 2),
+    "thresholds": (("model.name=ptc", "stage=thresholds", "train.epochs=16"), 1),
     "gated": (
-        ("model.name=gated", FUSED, "loss.gate=1", "loss.harm=1", "data.clean_fraction=0.3", "train.epochs=60"),
+        ("model.name=gated", FUSED, "loss.gate=1", "loss.harm=1", "data.clean_fraction=0.3", "train.epochs=20"),
         2,
     ),
-    "ptc_dih": (("model.name=ptc_dih", "train.epochs=40"), 1),
+    "ptc_dih": (("model.name=ptc_dih", "train.epochs=10"), 1),
 }
 INSIDE = {"SIGKILL of a worker": 4, "SIGKILL of the controller": 3, "SIGSTOP of a worker": 1}  # the driver lives on
 ENDING = {
@@ -50,7 +50,7 @@ def soak(count: int, seed: int, folder: Path | None) -> Piece:
     command = f"python tests/soak/soak.py --ray --faults {count} --seed {seed}"
     piece = Piece("ray", command, seed, INTERVAL, 0.0, 0, 0, [])
     with working(folder) as root:
-        pack = write_small_pack(root / "data", train=40).root
+        pack = write_small_pack(root / "data", train=200).root
         while len(piece.faults) < count:
             turn = seed + piece.runs
             name = list(RUNS)[turn % len(RUNS)]
