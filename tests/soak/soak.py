@@ -12,6 +12,7 @@ The seed decides which faults, where and when; what they hit depends on the mach
 
 import argparse
 import json
+import signal
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -130,6 +131,7 @@ def main(words: list[str]) -> int:
     if given.table:
         write_report()
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before its time"))  # nothing stays mounted or running
     piece = run("ray" if given.ray else "loop", given.faults, given.seed, given.keep)
     print(table([asdict(piece)]), flush=True)
     if given.save:
