@@ -47,14 +47,19 @@ def connect(say: Say) -> None:
         # "local": without an address, Ray would join whatever cluster was last started on this machine.
         options |= {"address": "local", "include_dashboard": True, "dashboard_host": "127.0.0.1"}
     if address and (reason := unreachable(address)):
-        raise UserError(f"RAY_ADDRESS={address} does not answer ({reason}): start the cluster, or unset it")
+        raise _no_ray(address, reason)
     say(f"connecting to Ray at {address}" if address else "starting Ray on this machine")
     try:
         ray.init(**options)
-    except ConnectionError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"RAY_ADDRESS={address} does not answer ({reason}): start the cluster, or unset it") from None
+    except Exception as error:  # Ray raises plain ones, too, as on a machine that is too busy to start it in time
+        raise _no_ray(address, " ".join(str(error).split())) from None
     tighten_token()
+
+
+def _no_ray(address: str | None, reason: str) -> UserError:
+    if address:
+        return UserError(f"RAY_ADDRESS={address} does not answer ({reason}): start the cluster, or unset it")
+    return UserError(f"Ray does not start on this machine ({reason}): give the same command again")
 
 
 def unreachable(address: str) -> str | None:

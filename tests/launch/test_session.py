@@ -50,3 +50,16 @@ def test_a_local_ray_refuses_what_a_cluster_waits_for(monkeypatch, address):
     else:
         with pytest.raises(UserError, match="three workers need 3 CPUs and this Ray has 2: ask for fewer"):
             session.require(3, 1, "three workers", said.append)
+
+
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch):
+    import ray
+
+    def init(**_):
+        raise Exception("The current node timed out during startup.\nThis could happen because ...")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(UserError, match=r"does not start .*timed out during startup\. This .*same command again"):
+        session.connect(lambda _: None)
