@@ -122,15 +122,16 @@ def test_what_is_tuned_depends_on_the_device(monkeypatch):
     monkeypatch.setattr(bench_step, "compiles", lambda device: True)
     monkeypatch.setattr(bench_step.speed, "has_bfloat16", lambda device: True)
     on_cpu, on_gpu = (bench_step.variants_of(torch.device(one), print) for one in ("cpu", "cuda"))
-    assert [one.name for one in on_cpu] == ["channels_last", "fused Adam", "bfloat16", "torch.compile"]
-    assert [one.name for one in on_cpu if one.is_beside] == ["bfloat16"]
+    assert [one.name for one in on_cpu] == ["channels_last", "fused Adam", "torch.compile", "bfloat16"]
+    assert [one.name for one in on_cpu if one.is_beside] == ["torch.compile"]
     assert [one.name for one in on_gpu] == [
         *("bfloat16", "channels_last", "fused Adam", "torch.compile", "CUDA graphs"),
     ]
     assert not [one for one in on_gpu if one.is_beside]
     monkeypatch.setattr(bench_step.speed, "has_bfloat16", lambda device: False)
     for device in ("cpu", "cuda"):
-        assert "bfloat16" not in [one.name for one in bench_step.variants_of(torch.device(device), print)]
+        without = bench_step.variants_of(torch.device(device), print)
+        assert "bfloat16" not in [one.name for one in without] and not [one for one in without if one.is_beside]
 
 
 @pytest.mark.slow
