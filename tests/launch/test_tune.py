@@ -4,6 +4,7 @@ import json
 import pytest
 from packs import write_small_pack
 
+from nrh_dist.data.pack import cache_dir
 from nrh_dist.engine import checkpoint, select
 from nrh_dist.errors import UserError
 from nrh_dist.launch.tune import describe, tune
@@ -15,7 +16,7 @@ scheduler: {asha: {max_epochs: 3, grace_epochs: 1, reduction_factor: 2}}
 base: {preset: tiny, model.name: ptc_att_dih, model.width: 0.1, data.val_fraction: 0.3}
 space:
   model.fusion_width: {choice: [4, 8]}
-  model.freeze: {choice: [encoder, none]}
+  model.freeze: {choice: [encoder, all]}
   optim.lr: {loguniform: [0.0001, 0.01]}
 """
 
@@ -36,7 +37,12 @@ def table(folder):
         return list(csv.DictReader(file))
 
 
+def kept_features():
+    return {path.name for path in cache_dir().glob("features-*")}
+
+
 def test_random_search_with_asha(ray_session, tmp_path, pack):
+    kept = kept_features()
     words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep"]
     said = []
     folder = tune(space_file(tmp_path), words, False, said.append)
@@ -46,6 +52,7 @@ def test_random_search_with_asha(ray_session, tmp_path, pack):
         *("trial", "model.fusion_width", "model.freeze", "optim.lr", "val/mse", "epochs", "status", "reason", "folder")
     }
     assert {row["status"] for row in rows} <= {"finished", "stopped early"}
+    assert len(kept_features() - kept) == 1, "all trials share the features of their frozen encoder"
     assert any(row["status"] == "finished" for row in rows)
     best = select.read_best(folder)
     assert best["value"] == pytest.approx(min(float(row["val/mse"]) for row in rows))
