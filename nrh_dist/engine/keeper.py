@@ -1,5 +1,6 @@
 """The checkpoints of one training: written by the main rank, found again by all."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -37,9 +38,38 @@ class Keeper:
         self.model, self.optimiser, self.say = model, optimiser, say
 
     def save(self, state: TrainState, metrics: dict[str, Any]) -> None:
-        """Write a checkpoint and drop what is older than the last few, but never the best."""
-        if not self.place.is_main:
-            return
+        """Write a checkpoint and drop what is older than the last few, but never the best. All ranks must call it."""
+        self._by_main(lambda: self._store(state, metrics))
+
+    def finish_epoch(self, state: TrainState, row: dict[str, Any]) -> bool:
+        """Row, checkpoint, best, in this order: a kill in between costs the epoch, never consistency.
+
+        Whether the epoch is the best so far. All ranks must call it.
+        """
+        metric, name = self.config.train.best_metric, checkpoint.checkpoint_name(state.epoch, state.step)
+        if row[metric] < state.best_value:
+            state.best_value, state.best_name = row[metric], name
+
+        def write() -> None:
+            checkpoint.making_room(self.folder, self._best(state), lambda: track.append_row(self.folder, row))
+            self._store(state, row)
+            self._name_best(state)
+
+        self._by_main(write)
+        return state.best_name == name
+
+    def _by_main(self, act: Callable[[], None]) -> None:
+        """Let the main rank act. Where it cannot, all ranks say why and end, instead of waiting for it."""
+        mistake = None
+        if self.place.is_main:
+            try:
+                act()
+            except UserError as error:
+                mistake = str(error)
+        if mistake := from_main(mistake, self.place):
+            raise UserError(mistake)
+
+    def _store(self, state: TrainState, metrics: dict[str, Any]) -> None:
         meta = {
             "stage": self.config.stage,
             "model": asdict(self.config.model),
@@ -56,25 +86,10 @@ class Keeper:
         keep = self.config.train.keep_checkpoints
         checkpoint.store(self.folder, self.model.state_dict(), saved, meta, keep, self._best(state))
 
-    def finish_epoch(self, state: TrainState, row: dict[str, Any]) -> bool:
-        """Row, checkpoint, best, in this order: a kill in between costs the epoch, never consistency.
-
-        Whether the epoch is the best so far.
-        """
-        metric, name = self.config.train.best_metric, checkpoint.checkpoint_name(state.epoch, state.step)
-        if row[metric] < state.best_value:
-            state.best_value, state.best_name = row[metric], name
-        if self.place.is_main:
-            checkpoint.making_room(self.folder, self._best(state), lambda: track.append_row(self.folder, row))
-        self.save(state, row)
-        self.write_best(state)
-        return state.best_name == name
-
-    def write_best(self, state: TrainState) -> None:
-        """Name the best checkpoint in ``best.json``."""
-        best, metric = self._best(state), self.config.train.best_metric
-        if self.place.is_main and best:
-            write = partial(select.write_best, self.folder, best, metric, state.best_value)
+    def _name_best(self, state: TrainState) -> None:
+        """Write ``best.json``."""
+        if best := self._best(state):
+            write = partial(select.write_best, self.folder, best, self.config.train.best_metric, state.best_value)
             checkpoint.making_room(self.folder, best, write)
 
     def _best(self, state: TrainState) -> Path | None:
@@ -92,8 +107,14 @@ class Keeper:
                 self.say(f"skipped the checkpoint {damaged.name}: {reason}")
         path = from_main(path, self.place)
         state = self._load(path) if path is not None else None
-        if self.place.is_main:
-            track.drop_rows_after(self.folder, state.epoch if state else 0)
+
+        def write() -> None:
+            best, epoch = (self._best(state), state.epoch) if state else (None, 0)
+            checkpoint.making_room(self.folder, best, lambda: track.drop_rows_after(self.folder, epoch))
+            if state:
+                self._name_best(state)
+
+        self._by_main(write)
         return state
 
     def _load(self, path: Path) -> TrainState:
@@ -107,7 +128,6 @@ class Keeper:
         self.say(f"continuing from {path.name}")
         state = TrainState(**saved["state"])
         self._require_best(state)
-        self.write_best(state)
         return state
 
     def _require_best(self, state: TrainState) -> None:

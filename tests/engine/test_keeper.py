@@ -2,6 +2,7 @@ import errno
 
 import pytest
 import torch
+from ranks import run_ranks
 from torch import nn
 
 from nrh_dist import config
@@ -12,11 +13,11 @@ from nrh_dist.engine.state import TrainState
 from nrh_dist.errors import UserError
 
 
-def keeper_of(folder, said=None, digest="d"):
+def keeper_of(folder, said=None, digest="d", place=None):
     model = nn.Linear(2, 2)
     optimiser = torch.optim.Adam(model.parameters())
     one = config.load(None, ["preset=tiny", "model.name=dih_nm", "train.keep_checkpoints=3"])
-    return Keeper(one, folder, Place(), digest, model, optimiser, (said if said is not None else []).append)
+    return Keeper(one, folder, place or Place(), digest, model, optimiser, (said if said is not None else []).append)
 
 
 def finished(folder, losses):
@@ -74,3 +75,27 @@ def test_a_full_disk_beside_a_checkpoint_is_one_line(tmp_path, monkeypatch, func
     with pytest.raises(UserError, match=r"No space left.*make room.*goes on from epoch-0001-step-000010"):
         keeper_of(tmp_path).finish_epoch(TrainState(epoch=1, step=10), {"epoch": 1, "val/loss": 0.5})
     assert checkpoint.newest(tmp_path).path.name == "epoch-0001-step-000010"
+
+
+def save_on_a_full_disk(place, folder, method):
+    """What this rank reads where the main rank cannot write."""
+
+    def full(*_):
+        raise UserError("the disk is full")
+
+    checkpoint.store = track.drop_rows_after = full
+    keeper = keeper_of(folder, place=place)
+    acts = {
+        "save": lambda: keeper.save(TrainState(), {}),
+        "finish_epoch": lambda: keeper.finish_epoch(TrainState(epoch=1), {"epoch": 1, "val/loss": 1.0}),
+        "restore": keeper.restore,
+    }
+    try:
+        acts[method]()
+    except UserError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("method", ["save", "finish_epoch", "restore"])
+def test_what_the_main_rank_cannot_write_ends_all_ranks(tmp_path, method):
+    assert run_ranks(save_on_a_full_disk, 2, tmp_path / "ranks", tmp_path, method) == ["the disk is full"] * 2
