@@ -168,7 +168,7 @@ def test_a_killed_attempt_is_continued(pack, monkeypatch):
     assert folders() == [partial.removesuffix(".partial")]
     assert len(chunks) == 3  # of 5
     own = model.detector.encoder(gather(pack, pack.rows("train"), "cpu").composite)
-    torch.testing.assert_close(torch.from_numpy(found.composites[:]), own, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(torch.from_numpy(np.array(found.composites)), own, rtol=1e-5, atol=1e-6)
 
 
 def flip(path):
