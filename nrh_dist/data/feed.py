@@ -39,7 +39,7 @@ class Feed:
     """Batches of some ``rows`` of ``pack`` on ``device``: moved there as uint8, cast and normalised there.
 
     ``stream``: one thread gathers rows of the memory map into (on a GPU pinned) buffers, ahead of the device.
-    ``resident``: the rows are copied to the device once and gathered there. ``auto`` streams until ``settle`` finds
+    ``resident``: the rows are copied to the device once and gathered there. ``auto`` streams until ``fits`` says
     that they fit beside a training step. The batches are the same, bit for bit.
     """
 
@@ -55,7 +55,7 @@ class Feed:
         self.features = features
         self._resident: _Resident | None = None
         if mode == "resident":
-            self._make_resident()
+            self.make_resident()
 
     @property
     def is_resident(self) -> bool:
@@ -67,16 +67,16 @@ class Feed:
         """Bytes of all rows: images, masks, features."""
         return len(self.rows) * sum(source.nbytes // max(len(source), 1) for source in self._sources().values())
 
-    def settle(self) -> bool:
-        """Decide for ``auto`` after a training step, whose memory is taken by then; whether the rows moved."""
+    def fits(self) -> bool:
+        """Whether ``auto`` should make the rows resident; asked after a step, whose memory is taken by then."""
         if self.mode != "auto" or self.is_resident or self.device.type != "cuda":
             return False
-        self.mode = "stream"
         free, total = torch.cuda.mem_get_info(self.device)
-        if self.nbytes > free - SPARE * total:
-            return False
-        self._make_resident()
-        return True
+        return self.nbytes <= free - SPARE * total
+
+    def make_resident(self, beat: Callable[[], None] = lambda: None) -> None:
+        """Copy the rows to the device; calls ``beat`` as it gets on."""
+        self._resident = _Resident(self.rows, len(self.pack), self._sources(), self._positions, self.device, beat)
 
     def gather(self, rows: np.ndarray) -> Batch:
         """The batch of ``rows``; empty rows, empty batch."""
@@ -97,9 +97,6 @@ class Feed:
         rows, taken = waiting.popleft()
         return self._finished(rows, taken.result())
 
-    def _make_resident(self) -> None:
-        self._resident = _Resident(self.rows, len(self.pack), self._sources(), self._positions, self.device)
-
     def _sources(self) -> dict[str, np.ndarray[Any, Any]]:
         """All that a batch is made of, by the names of ``Batch``."""
         pack, features = self.pack, self.features
@@ -119,7 +116,9 @@ class Feed:
         if "features" not in name:
             return rows
         assert self.features is not None
-        return self.features.positions[rows]
+        positions = self.features.positions[rows]
+        assert (positions >= 0).all(), "every row that is fed must have its features"
+        return positions
 
     def taken(self, rows: np.ndarray) -> dict[str, Tensor]:
         """What a batch of ``rows`` is made of, uint8, still in host memory unless it is resident."""
@@ -152,6 +151,7 @@ class _Resident:
         sources: dict[str, np.ndarray],
         positions: Callable[[str, np.ndarray], np.ndarray],
         device: torch.device,
+        beat: Callable[[], None],
     ) -> None:
         place = np.full(length, -1, np.int64)
         place[rows] = np.arange(len(rows))
@@ -166,6 +166,7 @@ class _Resident:
             part = rows[start : start + UPLOAD]
             for name, source in sources.items():
                 self.tensors[name][start : start + len(part)] = _take(source, positions(name, part), device)
+            beat()
 
     def take(self, rows: np.ndarray) -> dict[str, Tensor]:
         places = self.place[torch.from_numpy(rows)].to(self.device)

@@ -53,7 +53,7 @@ def store(
     """``save`` into the run folder ``run``, read it back, and ``prune`` to ``keep`` and ``best``; returns its folder.
 
     A full disk: as ``making_room`` decides. A folder that is gone or cannot be written to, or a disk that gives back
-    something else than was written: ``UserError``. The older checkpoints are as they were in every case.
+    something else than was written: ``UserError``. Older checkpoints that stay are as they were.
     """
     contents = _contents(weights, state, meta)
     path = making_room(run, best, lambda: _write(run / FOLDER, meta, contents), sum(map(len, contents.values())))

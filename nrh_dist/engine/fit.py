@@ -8,6 +8,7 @@ gives what an uninterrupted one gives, bit for bit, on the same number of worker
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from torch import nn
 from nrh_dist.config import Config
 from nrh_dist.data.feed import Batch, Feed
 from nrh_dist.data.order import epoch_order, shard, step_rows, steps_per_epoch
+from nrh_dist.data.pack import Pack
 from nrh_dist.engine import speed
-from nrh_dist.engine.dist import Place, sum_over_ranks
+from nrh_dist.engine.dist import Place, gather_objects, sum_over_ranks
 from nrh_dist.engine.files import write_json
 from nrh_dist.engine.guard import BadStep, Consensus, Decision, Guard, decide
 from nrh_dist.engine.keeper import Keeper
@@ -27,9 +29,10 @@ from nrh_dist.engine.notice import Ask, Notice, Stopped
 from nrh_dist.engine.progress import Progress, Say
 from nrh_dist.engine.state import TrainState
 from nrh_dist.engine.tasks import Task
+from nrh_dist.engine.watchdog import Beat
 from nrh_dist.errors import UserError
 
-FAILURE = "failure.json"
+BAD_STEPS = "bad-steps.json"
 NAMED = 4  # samples that a message names; the report names all
 
 Report = Callable[[dict[str, Any]], None]
@@ -40,7 +43,7 @@ class _RolledBack(Exception):
 
 
 class Fit:
-    """One training run: ``model`` learns ``task`` from the ``train_rows`` of ``feed``, judged on its ``val_rows``.
+    """One training run: ``model`` learns ``task`` from the ``train_rows`` of ``pack``, judged on its ``val_rows``.
 
     ``report`` receives the row of each finished epoch on every rank (Ray's barrier needs all of them); ``notice`` is
     asked once a step; ``beat`` is called whenever the run got on. A model without a trainable part is validated and
@@ -52,7 +55,7 @@ class Fit:
         config: Config,
         model: nn.Module,
         task: Task,
-        feed: Feed,
+        pack: Pack,
         train_rows: np.ndarray,
         val_rows: np.ndarray,
         folder: Path,
@@ -60,28 +63,32 @@ class Fit:
         report: Report,
         say: Say,
         notice: Ask,
-        beat: Callable[[], None],
+        beat: Beat,
     ) -> None:
-        self.config, self.task, self.feed, self.folder, self.place = config, task, feed, folder, place
+        self.config, self.task, self.pack, self.folder, self.place = config, task, pack, folder, place
         self.train_rows, self.val_rows = train_rows, val_rows
         self.report, self.say, self.notice, self.beat = report, say, notice, beat
         self.model = model
         self.state = TrainState()
+        self.feed: Feed
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimiser = speed.optimiser(trainable, config, place.device) if trainable else None
         self.learner = speed.learner(model, config, place, say)
         self.guard = Guard(model, place)
-        self.asked = Notice.NONE
         self.bad_steps: list[BadStep] = []
-        self.keeper = Keeper(config, folder, place, feed.pack.digest, model, self.optimiser, say)
+        self.keeper = Keeper(config, folder, place, pack.digest, model, self.optimiser, say)
 
-    def run(self) -> dict[str, Any]:
-        """Train from the newest verified checkpoint to the last epoch; returns the last row.
+    def restore(self) -> None:
+        """Make model and position those of the newest checkpoint that verifies, if there is one."""
+        self.state = self.keeper.restore() or self.state
+
+    def run(self, feed: Feed) -> dict[str, Any]:
+        """Train from where the run is to the last epoch; returns the last row.
 
         Raises ``UserError`` when losses or gradients stay not finite (no checkpoint of such weights is written), and
         ``Stopped`` after a checkpoint where ``notice`` asks for the end.
         """
-        self.state = self.keeper.restore() or self.state
+        self.feed = feed
         progress = Progress((self.config.train.epochs - self.state.epoch) * len(self.train_rows), self.say)
         row: dict[str, Any] = {}
         while self.state.epoch < self.config.train.epochs:
@@ -90,8 +97,6 @@ class Fit:
             except _RolledBack:
                 continue
             self.report(row)
-            if self.asked is Notice.STOP and self.state.epoch < self.config.train.epochs:
-                raise self._stopped()
         return row
 
     def _epoch(self, progress: Progress) -> dict[str, Any]:
@@ -120,7 +125,9 @@ class Fit:
         }
         self._require_finite(row)
         state.loss_sum, state.loss_count = 0.0, 0
+        self.beat(until_slow=True)
         is_best = self.keeper.finish_epoch(state, row)
+        self.beat(until_slow=True)
         values = ", ".join(f"{key} {row[key]:.4g}" for key in ("train/loss", "val/loss", "val/mse") if key in row)
         self.say(
             f"epoch {state.epoch} of {self.config.train.epochs}: {values}, {row['images_per_s']:.1f} images/s"
@@ -144,24 +151,35 @@ class Fit:
         seen = 0
         for batch in self.feed.batches(parts):
             global_size = min(train.batch_size, len(order) - state.epoch_step * train.batch_size)
-            self.asked = self._step(batch, global_size)
+            asked = self._step(batch, global_size)
             seen += global_size
             progress.add(global_size, f"epoch {state.epoch + 1} of {train.epochs}, step {state.step}")
             self.beat()
-            is_inside = state.epoch_step < steps
-            is_due = state.step % train.checkpoint_steps == 0 or self.asked is not Notice.NONE
-            if is_inside and is_due and not state.bad_in_a_row:  # weights that may be spoilt are nothing to go back to
-                self.keeper.save(state, {})
-                self.beat()
-            if self.asked is Notice.STOP and is_inside:
-                raise self._stopped()
-            if seen == global_size and self.feed.settle():
-                self.say(f"the data ({self.feed.nbytes / 1e9:.3g} GB) fit into the GPU's memory and stay there")
+            # The end of an epoch has a checkpoint of its own, but after the validation.
+            is_time = state.step % train.checkpoint_steps == 0 and state.epoch_step < steps
+            is_due = is_time or asked is not Notice.NONE
+            if is_due and not state.bad_in_a_row:  # weights that may be spoilt are nothing to go back to
+                self._save()
+            if asked is Notice.STOP:
+                raise Stopped(f"stopped at step {state.step}, as asked: the same command goes on")
+            if seen == global_size:
+                self._settle()
         state.epoch_step = 0
         return seen
 
-    def _stopped(self) -> Stopped:
-        return Stopped(f"stopped at step {self.state.step}, as asked: the same command goes on")
+    def _save(self) -> None:
+        self.beat(until_slow=True)
+        self.keeper.save(self.state, {})
+        self.beat()
+
+    def _settle(self) -> None:
+        """Move the data to the device where they fit on all ranks: a rank that streams would wait for the others."""
+        fits = self.feed.fits()
+        if not all(gather_objects(fits, self.place)):
+            return
+        self.feed.make_resident(lambda: self.beat(until_slow=True))
+        self.beat(until_slow=True)
+        self.say(f"the data ({self.feed.nbytes / 1e9:.3g} GB) fit into the GPU's memory and stay there")
 
     def _step(self, batch: Batch, global_size: int) -> Notice:
         """One optimiser step on this rank's ``batch``; returns what is asked by any rank."""
@@ -169,8 +187,8 @@ class Fit:
         assert self.optimiser
         seed_step(self.config.seed, state.step, self.place.rank)
         self.guard.remember()
-        losses = self.task.losses(self.learner, batch, state.epoch)
         self.optimiser.zero_grad(set_to_none=True)
+        losses = self.task.losses(self.learner, batch, state.epoch)
         # DDP averages gradients over ranks; times world / global_size makes that the mean over the global batch.
         (losses.sum() * (self.place.world / global_size)).backward()
         agreed = self.guard.consensus(losses, self.notice())
@@ -189,7 +207,7 @@ class Fit:
         """Skip a bad step on all ranks, go back to the newest checkpoint, or end the run with a report."""
         state, train = self.state, self.config.train
         self.guard.put_back()
-        told = self.guard.describe(state, [self.feed.pack.names[row] for row in batch.rows], losses.detach())
+        told = self.guard.describe(state, [self.pack.names[row] for row in batch.rows], losses.detach())
         self.bad_steps.append(told)
         self.say(f"step {told.step} was not finite and is skipped on all ranks: {_some(told)}")
         decision = decide(False, state, train)
@@ -197,21 +215,24 @@ class Fit:
             state.skipped_steps += 1
             state.bad_in_a_row += 1
             return
+        self.beat(until_slow=True)
         restored = self.keeper.restore() if decision is Decision.ROLL_BACK else None
         if restored is None:
             raise self._given_up(told)
-        restored.rollbacks = state.rollbacks + 1
+        restored.rollbacks, restored.bad_in_a_row = state.rollbacks + 1, 0
         self.state = restored
         count = f"{restored.rollbacks} of {train.rollbacks}"
         self.say(f"{train.bad_steps} bad steps in a row: back to step {restored.step} ({count})")
         raise _RolledBack
 
     def _given_up(self, last: BadStep) -> UserError:
-        path = self.folder / FAILURE
+        path = self.folder / BAD_STEPS
         if self.place.is_main:
             rate = self.config.optim.lr
             steps = [vars(one) for one in self.bad_steps]
-            write_json(path, {"schema": 1, "rollbacks": self.state.rollbacks, "optim.lr": rate, "bad_steps": steps})
+            told = {"schema": 1, "rollbacks": self.state.rollbacks, "optim.lr": rate, "bad_steps": steps}
+            with suppress(OSError):  # a full disk: the message has the first names
+                write_json(path, told)
         return UserError(
             f"loss or gradient was not finite in {self.config.train.bad_steps} steps in a row, the last at epoch "
             f"{last.epoch}, step {last.step}, with optim.lr={self.config.optim.lr} ({_some(last)}): try a lower "

@@ -15,6 +15,7 @@ from nrh_dist.engine.dist import Place, from_main
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.state import TrainState
 from nrh_dist.errors import UserError
+from nrh_dist.models.weights import load_part
 from nrh_dist.schema import Config
 
 
@@ -122,7 +123,7 @@ class Keeper:
         if meta["pack"] != self.digest:
             raise UserError(f"{path} was trained on other data than this pack's: choose another run.name")
         saved = checkpoint.read_state(path)
-        self.model.load_state_dict(checkpoint.read_weights(path))
+        load_part(self.model, checkpoint.read_weights(path), str(path))
         if self.optimiser:
             self.optimiser.load_state_dict(saved["optimiser"])
         self.say(f"continuing from {path.name}")

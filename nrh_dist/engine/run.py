@@ -8,7 +8,7 @@ import signal
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -52,11 +52,6 @@ def run(
     pack = open_pack(pack_path)
     train_rows, val_rows = split_rows(pack, config)
     model = new_model(config, say).to(place.device)
-    kept = None
-    if config.speed.features and features.is_exact(config, model):
-        with watched(folder, place.rank, config.scale.hang_seconds) as beat:
-            kept = features.cached(model, config, pack, place, say, beat)
-    feed = Feed(pack, np.sort(np.concatenate([train_rows, val_rows])), place.device, config.speed.feed, kept)
     task, tracker = task_of(config, pack), track.open_tracker(config, folder) if place.is_main else track.Nothing()
 
     def tell(row: dict[str, Any]) -> None:
@@ -64,11 +59,23 @@ def run(
         report(row)
 
     try:
-        with watched(folder, place.rank, config.scale.hang_seconds) as beat:  # anew: the first step is slow again
-            fit = Fit(config, model, task, feed, train_rows, val_rows, folder, place, tell, say, notices, beat)
-            return fit.run()
+        with watched(folder, place.rank, config.scale.hang_seconds) as beat:
+            fit = Fit(config, model, task, pack, train_rows, val_rows, folder, place, tell, say, notices, beat)
+            fit.restore()
+            kept = None
+            if config.speed.features and features.is_exact(config, model):  # of the encoder that is trained with
+                kept = features.cached(model, config, pack, place, say, beat)
+            beat(until_slow=True)  # the first step may be compiled
+            rows = np.sort(np.concatenate([train_rows, val_rows]))
+            return fit.run(Feed(pack, rows, place.device, feed_mode(config), kept))
     finally:
         tracker.finish()
+
+
+def feed_mode(config: Config) -> Literal["auto", "resident", "stream"]:
+    """``speed.feed``; where ranks share a GPU each would measure what the others are about to take."""
+    shares = config.scale.gpus_per_worker is not None and 0 < config.scale.gpus_per_worker < 1
+    return "stream" if config.speed.feed == "auto" and shares else config.speed.feed
 
 
 def find_pack(config: Config, say: Say) -> Path:

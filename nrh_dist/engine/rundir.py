@@ -49,7 +49,12 @@ def claimed(config: Config) -> Iterator[Path]:
 
 
 def is_finished(folder: Path, config: Config) -> bool:
-    """Whether the run's last epoch has a verified checkpoint, and the best one is named."""
+    """Whether the run's last epoch has a verified checkpoint, and the best one by then is named."""
     path = checkpoint.newest(folder).path
-    has_best = (folder / select.BEST).exists()
-    return path is not None and has_best and checkpoint.read_meta(path)["epoch"] >= config.train.epochs
+    if path is None or checkpoint.read_meta(path)["epoch"] < config.train.epochs:
+        return False
+    try:
+        named = select.read_best(folder)
+    except UserError:  # a damaged one: to be written anew
+        return False
+    return named is not None and named["checkpoint"].name == checkpoint.read_state(path)["state"]["best_name"]

@@ -12,6 +12,7 @@ from nrh_dist import config as configuration
 from nrh_dist.engine import checkpoint, rundir
 from nrh_dist.engine.assemble import part_checkpoints
 from nrh_dist.engine.dist import Place
+from nrh_dist.engine.files import write_text
 from nrh_dist.engine.notice import Notice, ask_to_stop
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.run import find_pack, run
@@ -20,6 +21,7 @@ from nrh_dist.launch import session
 from nrh_dist.schema import Config
 
 LOG = "train.log"
+MISTAKE = ".mistake"
 
 
 def train(config: Config, say: Say) -> Path:
@@ -71,11 +73,14 @@ def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Ev
 
     left, reached = config.scale.max_failures, checkpoint.newest(folder).path
     while True:
+        _noted(folder)  # by an earlier start
         # Ray's own record of the run is disposable, and a damaged one would stop every restart under this name.
         shutil.rmtree(folder / "ray", ignore_errors=True)
         try:
-            returned = trainer().fit().return_value
+            trainer().fit()
         except (TrainingFailedError, RayActorError) as error:
+            if mistake := _noted(folder):
+                return mistake
             reason = session.cause(error)
             if asked.is_set():
                 raise UserError(f"{folder} was asked to stop, and {reason}: the same command goes on") from error
@@ -89,7 +94,7 @@ def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Ev
             say(f"{reason}; starting again from the newest checkpoint (restarts left without a new one: {left})")
         else:
             shutil.rmtree(folder / "ray", ignore_errors=True)
-            return returned["mistake"]
+            return None
 
 
 def _trainer(config: Config, pack: Path, folder: Path, gpus: float, callbacks: list[Any]) -> Any:
@@ -108,6 +113,7 @@ def _trainer(config: Config, pack: Path, folder: Path, gpus: float, callbacks: l
         train_loop_config={
             "config": configuration.to_dict(configuration.with_absolute_paths(config, Path.cwd())),
             "pack": str(pack.absolute()),
+            "folder": str(folder.absolute()),
         },
         # Longer than any rank's watchdog: the rank that stands still shall say where before its peers give up.
         torch_config=TorchConfig(timeout_s=60 + round(15 * config.scale.hang_seconds)),
@@ -144,16 +150,19 @@ def cpus_per_worker(config: Config, gpus: float) -> int:
     return max(1, int(session.resources().get("CPU", 1)) // config.scale.workers)
 
 
-def _worker(loop_config: dict[Any, Any]) -> Any:
-    """One Ray Train worker. Returns a user's mistake instead of raising it, which Ray would retry in vain."""
+def _worker(loop_config: dict[Any, Any]) -> None:
+    """One Ray Train worker. A user's mistake is noted in the run's folder, and ends all ranks.
+
+    To return it would leave the others waiting for this one, where it is this one's alone.
+    """
     import ray.train
     import ray.train.torch
 
     context = ray.train.get_context()
     place = Place(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    folder = Path(loop_config["folder"])
     try:
         config = configuration.from_dict(loop_config["config"])
-        folder = configuration.run_dir(config)
         with (folder / LOG).open("a", buffering=1) as log:
 
             def say(line: str) -> None:
@@ -162,8 +171,16 @@ def _worker(loop_config: dict[Any, Any]) -> Any:
             with rundir.writing(folder, say) if place.is_main else nullcontext():
                 run(config, Path(loop_config["pack"]), place, ray.train.report, say, preemption)
     except UserError as error:
-        return {"mistake": str(error)}
-    return {"mistake": None}
+        write_text(folder / MISTAKE, str(error))
+        raise
+
+
+def _noted(folder: Path) -> str | None:
+    """What the user can mend, as a worker noted it; the note is taken away."""
+    note = folder / MISTAKE
+    mistake = note.read_text() if note.exists() else None
+    note.unlink(missing_ok=True)
+    return mistake
 
 
 def preemption() -> Notice:

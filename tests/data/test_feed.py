@@ -131,7 +131,7 @@ def test_a_reader_that_leaves_takes_the_thread_with_it(pack: Pack) -> None:
 
 def test_auto_streams_on_a_cpu(pack: Pack) -> None:
     feed = Feed(pack, np.arange(6), "cpu", "auto")
-    assert not feed.settle() and not feed.is_resident
+    assert not feed.fits() and not feed.is_resident
 
 
 def test_the_size_of_the_rows_is_that_of_all_that_moves(pack: Pack) -> None:
@@ -154,8 +154,10 @@ def test_auto_moves_what_fits_after_a_step(pack: Pack, monkeypatch: pytest.Monke
     assert not feed.is_resident, "the step's own memory is not known yet"
     total = 1 << 30
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (total // 10 + feed.nbytes - (0 if fits else 10), total))
-    assert feed.settle() is fits and feed.is_resident is fits
-    assert not feed.settle(), "decided once"
+    assert feed.fits() is fits
+    if fits:
+        feed.make_resident()
+        assert feed.is_resident and not feed.fits()
     for one, other in zip(feed.batches(PARTS), here.batches(PARTS), strict=True):
         assert one.composite.is_cuda and one.composite.is_contiguous(memory_format=torch.channels_last)
         for a, b in zip(one[1:], other[1:], strict=True):

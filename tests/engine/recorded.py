@@ -238,8 +238,8 @@ class Recorder:
     def record_end(self) -> None:
         real = Fit.run
 
-        def run(fit: Fit) -> Any:
-            row = real(fit)
+        def run(fit: Fit, feed: Any) -> Any:
+            row = real(fit, feed)
             self.write(weights=digest_of(fit.model.state_dict()))
             return row
 

@@ -97,6 +97,23 @@ def _is_inside(path):
     return checkpoint.read_state(path)["state"]["epoch_step"] > 0
 
 
+def test_features_are_those_of_the_encoder_that_goes_on(tmp_path, pack, monkeypatch):
+    """A second start that finds other weights for a new detector, as on a machine that lacks the first one's file."""
+    from nrh_dist.engine import run as engine_run
+
+    words = ("model.name=ptc_att_dih", "model.fusion_width=8", "train.epochs=2")
+    whole, _ = train(configured(tmp_path, "whole", *words), pack)
+    cut, _ = train(configured(tmp_path, "cut", *words), pack)
+    (last,) = [path for path in checkpoint.checkpoints(cut) if path.name.startswith("epoch-0002")]
+    (last / checkpoint.WEIGHTS).write_bytes(b"")
+    new_model = engine_run.new_model
+    other = configured(tmp_path, "other", *words, "seed=5")
+    monkeypatch.setattr(engine_run, "new_model", lambda _, say: new_model(other, say))
+    train(configured(tmp_path, "cut", *words), pack)
+    for key, value in weights_of(whole).items():
+        assert torch.equal(value, weights_of(cut)[key]), key
+
+
 def test_best_is_the_lowest_validation_loss_and_is_kept(tmp_path, pack):
     folder, rows = train(
         configured(tmp_path, "r", "model.name=dih_nm", "train.keep_checkpoints=1", "optim.lr=0.03"), pack
@@ -114,10 +131,11 @@ def test_a_kill_before_the_best_was_named_is_mended(tmp_path, pack):
     folder, _ = train(one, pack)
     assert rundir.is_finished(folder, one)
     written = (folder / "best.json").read_text()
-    (folder / "best.json").unlink()
-    assert not rundir.is_finished(folder, one)
-    train(one, pack)
-    assert (folder / "best.json").read_text() == written
+    for stale in (None, written.replace("epoch-0001", "epoch-0000")):
+        (folder / "best.json").unlink() if stale is None else (folder / "best.json").write_text(stale)
+        assert not rundir.is_finished(folder, one)
+        train(one, pack)
+        assert (folder / "best.json").read_text() == written
 
 
 def test_rows_hold_what_others_rely_on(tmp_path, pack):

@@ -14,7 +14,7 @@ from nrh_dist.data.pack import open_pack
 from nrh_dist.engine import checkpoint, speed
 from nrh_dist.engine.assemble import new_model
 from nrh_dist.engine.dist import Place
-from nrh_dist.engine.fit import FAILURE, Fit, seed_step
+from nrh_dist.engine.fit import BAD_STEPS, Fit, seed_step
 from nrh_dist.engine.guard import Decision, decide
 from nrh_dist.engine.run import split_rows
 from nrh_dist.engine.state import TrainState
@@ -101,7 +101,7 @@ class ByHand:
     left_out: int
 
     def __call__(self, place):
-        def run(fit):
+        def run(fit, feed):
             train = fit.config.train
             for epoch in range(train.epochs):
                 fit.learner.train()
@@ -113,7 +113,7 @@ class ByHand:
                     rows = step_rows(order, number, train.batch_size, place.rank, place.world)
                     whole = step_rows(order, number, train.batch_size, 0, 1)
                     seed_step(fit.config.seed, step, place.rank)
-                    losses = fit.task.losses(fit.learner, fit.feed.gather(rows), epoch)
+                    losses = fit.task.losses(fit.learner, feed.gather(rows), epoch)
                     fit.optimiser.zero_grad(set_to_none=True)
                     (losses.sum() * (place.world / len(whole))).backward()
                     fit.optimiser.step()
@@ -173,7 +173,7 @@ def test_a_fault_that_passes_is_mended_by_going_back(tmp_path, pack):
         assert {key: one[key] for key in one if key not in ("time_s", "images_per_s")} == {
             key: other[key] for key in other if key not in ("time_s", "images_per_s")
         }
-    assert not (tmp_path / "spoilt" / FAILURE).exists()
+    assert not (tmp_path / "spoilt" / BAD_STEPS).exists()
     assert "3 bad steps in a row: back to step 4 (1 of 2)" in (tmp_path / "spoilt" / "said.txt").read_text()
 
 
@@ -187,7 +187,7 @@ def test_a_fault_that_stays_ends_the_run_with_steps_and_samples(tmp_path, pack):
     names = open_pack(pack).names
     spoilt = {line["step"]: names[line["rows"][0]] for line in steps(folder, 1)}
     whole = {step: names_of(folder, step, world, names) for step in bad}
-    report = json.loads((folder / FAILURE).read_text())
+    report = json.loads((folder / BAD_STEPS).read_text())
     assert report["rollbacks"] == 1
     assert [one["step"] for one in report["bad_steps"]] == [*bad, *bad]
     for one in report["bad_steps"]:
@@ -196,7 +196,7 @@ def test_a_fault_that_stays_ends_the_run_with_steps_and_samples(tmp_path, pack):
         assert one["not_finite"] == [spoilt[one["step"]]]
     message = record(folder)[-1]["mistake"]
     assert "3 steps in a row, the last at epoch 2, step 8" in message and f"sample {spoilt[8]}" in message
-    assert str(folder / FAILURE) in message and "\n" not in message
+    assert str(folder / BAD_STEPS) in message and "\n" not in message
     assert [path.name for path in checkpoint.checkpoints(folder)][-1] == "epoch-0001-step-000004"
 
 

@@ -115,10 +115,12 @@ def test_one_rank_asked_to_stop_stops_both_after_a_checkpoint_of_that_step(tmp_p
     assert ends(tmp_path / "r", world) == ends(tmp_path / "whole", world)
 
 
-def test_asked_at_the_end_of_an_epoch_it_stops_there_or_is_finished(tmp_path, pack):
+def test_asked_at_the_last_step_of_an_epoch_it_stops_before_the_validation(tmp_path, pack):
     assert train(tmp_path / "r", pack, WORDS, 1, Asks(Notice.STOP, STEPS, 0)) == [MISTAKE]
-    assert checkpoint.newest(tmp_path / "r").path.name == f"epoch-0001-step-{STEPS:06d}"
-    assert train(tmp_path / "last", pack, WORDS, 1, Asks(Notice.STOP, 3 * STEPS, 0)) == [0]
+    assert checkpoint.newest(tmp_path / "r").path.name == f"epoch-0000-step-{STEPS:06d}"
+    assert train(tmp_path / "r", pack, WORDS, 1) == [0]
+    assert train(tmp_path / "whole", pack, WORDS, 1) == [0]
+    assert ends(tmp_path / "r", 1) == ends(tmp_path / "whole", 1)
 
 
 def test_an_announced_preemption_saves_at_that_step_and_goes_on(tmp_path, pack):

@@ -181,7 +181,7 @@ class Dying:
         (self.folder / "ray").mkdir()
         if self.errors:
             raise self.errors.pop(0)
-        return SimpleNamespace(return_value={"mistake": None})
+        return SimpleNamespace()
 
 
 def dead_controller():
@@ -219,6 +219,22 @@ def test_a_start_that_reached_a_new_checkpoint_is_no_failure(tmp_path, monkeypat
     _, fits, said = outlive(tmp_path, [dead_controller() for _ in range(4)])
     assert fits == 5
     assert [line.split("without a new one: ")[1] for line in said] == ["2)", "1)", "2)", "1)"]
+
+
+def test_what_a_worker_noted_for_the_user_ends_the_run_without_a_restart(tmp_path):
+    class Mistaken:
+        fits = 0
+
+        def fit(self):
+            self.fits += 1
+            (tmp_path / train.MISTAKE).write_text("mend this")
+            raise failed_group()
+
+    trainer = Mistaken()
+    (tmp_path / train.MISTAKE).write_text("of an earlier start")
+    one = config.load(None, ["scale.max_failures=2"])
+    assert train._outlive(lambda: trainer, one, tmp_path, threading.Event(), print) == "mend this"
+    assert trainer.fits == 1 and not (tmp_path / train.MISTAKE).exists()
 
 
 def test_no_restart_after_being_asked_to_stop(tmp_path):

@@ -24,9 +24,9 @@ def recording_worker(loop_config: dict[Any, Any]) -> Any:
     recorder = recorded.Recorder(notes, ray.train.get_context().get_world_rank())
     run = Fit.run
 
-    def noted(fit: Fit) -> Any:
+    def noted(fit: Fit, feed: Any) -> Any:
         recorder.write(start=os.getpid())  # the run's folder is this worker's by now: none of an earlier start writes
-        return run(fit)
+        return run(fit, feed)
 
     Fit.run = noted  # type: ignore[method-assign]
     recorder.record_steps()
