@@ -97,6 +97,7 @@ class Fit:
             except _RolledBack:
                 continue
             self.report(row)
+            self.beat()
         return row
 
     def _epoch(self, progress: Progress) -> dict[str, Any]:

@@ -115,15 +115,12 @@ def require(cpus: float, gpus: float, what: str, say: Say) -> None:
 
 def cause(error: Exception) -> str:
     """What died, and of what, in one line: the last line of a Ray error is that which a worker raised."""
-    from ray.exceptions import RayActorError
     from ray.train.v2.api.exceptions import WorkerGroupError
 
     reason = str(error).strip().splitlines()[-1].partition(" Some common causes")[0].strip()
     if isinstance(error, WorkerGroupError):
         ranks = ", ".join(map(str, sorted(error.worker_failures)))
         return f"worker {ranks} died ({reason})"
-    if isinstance(error, RayActorError):
-        return f"Ray's controller of the training died ({reason})"
     return reason
 
 

@@ -82,6 +82,8 @@ def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Ev
             if mistake := _noted(folder):
                 return mistake
             reason = session.cause(error)
+            if isinstance(error, RayActorError):
+                reason = f"Ray's controller of the training died ({reason})"
             if asked.is_set():
                 raise UserError(f"{folder} was asked to stop, and {reason}: the same command goes on") from error
             newest = checkpoint.newest(folder).path
