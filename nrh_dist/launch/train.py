@@ -80,6 +80,7 @@ def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Ev
             trainer().fit()
         except (TrainingFailedError, RayActorError) as error:
             if mistake := _noted(folder):
+                shutil.rmtree(folder / "ray", ignore_errors=True)
                 return mistake
             reason = session.cause(error)
             if isinstance(error, RayActorError):
