@@ -23,7 +23,7 @@ from nrh_dist.data.pack import Pack
 from nrh_dist.engine import speed
 from nrh_dist.engine.dist import Place, gather_objects, sum_over_ranks
 from nrh_dist.engine.files import write_json
-from nrh_dist.engine.guard import BadStep, Consensus, Decision, Guard, decide
+from nrh_dist.engine.guard import BadStep, Decision, Guard, decide
 from nrh_dist.engine.keeper import Keeper
 from nrh_dist.engine.notice import Ask, Notice, Stopped
 from nrh_dist.engine.progress import Progress, Say
@@ -193,25 +193,25 @@ class Fit:
         # DDP averages gradients over ranks; times world / global_size makes that the mean over the global batch.
         (losses.sum() * (self.place.world / global_size)).backward()
         agreed = self.guard.consensus(losses, self.notice())
-        if decide(agreed.is_finite, state, self.config.train) is Decision.TAKE:
+        decision = decide(agreed.is_finite, state, self.config.train)
+        if decision is Decision.TAKE:
             self.optimiser.step()
             state.loss_sum += agreed.loss_sum
             state.loss_count += global_size
             state.bad_in_a_row = 0
         else:
-            self._leave_out(batch, losses, agreed)
+            self._leave_out(batch, losses, decision)
         state.epoch_step += 1
         state.step += 1
         return agreed.notice
 
-    def _leave_out(self, batch: Batch, losses: torch.Tensor, agreed: Consensus) -> None:
+    def _leave_out(self, batch: Batch, losses: torch.Tensor, decision: Decision) -> None:
         """Skip a bad step on all ranks, go back to the newest checkpoint, or end the run with a report."""
         state, train = self.state, self.config.train
         self.guard.put_back()
         told = self.guard.describe(state, [self.pack.names[row] for row in batch.rows], losses.detach())
         self.bad_steps.append(told)
         self.say(f"step {told.step} was not finite and is skipped on all ranks: {_some(told)}")
-        decision = decide(False, state, train)
         if decision is Decision.SKIP:
             state.skipped_steps += 1
             state.bad_in_a_row += 1
