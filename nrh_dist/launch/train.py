@@ -80,7 +80,6 @@ def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Ev
             trainer().fit()
         except (TrainingFailedError, RayActorError) as error:
             if mistake := _noted(folder):
-                shutil.rmtree(folder / "ray", ignore_errors=True)
                 return mistake
             reason = session.cause(error)
             if isinstance(error, RayActorError):
@@ -96,8 +95,9 @@ def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Ev
                 ) from error
             say(f"{reason}; starting again from the newest checkpoint (restarts left without a new one: {left})")
         else:
-            shutil.rmtree(folder / "ray", ignore_errors=True)
             return None
+        finally:
+            shutil.rmtree(folder / "ray", ignore_errors=True)
 
 
 def _trainer(config: Config, pack: Path, folder: Path, gpus: float, callbacks: list[Any]) -> Any:
