@@ -14,40 +14,44 @@ from typing import Any
 from nrh_dist.engine.progress import Say
 from nrh_dist.errors import UserError
 
-# Ray polls its workers for reports every 2 s by default, and a report blocks the loop until it is polled; and it would
-# run them at niceness 15, behind its own helpers.
+# Ray polls its workers for reports every 2 s by default, and a second report blocks the loop until the first is polled;
+# and it would run them at niceness 15, behind its own helpers.
 _ENVIRONMENT = {
     "RAY_worker_niceness": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "15",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
 }
+# Of a Ray of one's own: nobody announces the end of this machine to it, and nobody asks it for the history of tasks.
+_LOCAL = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_task_events_report_interval_ms": "0"}
 
 
 def connect(say: Say) -> None:
     """Join the cluster of RAY_ADDRESS, or start a local Ray on loopback; does nothing when already connected.
 
-    The dashboard stays on: without it, a sweep of TorchTrainers hangs after its first early-stopped trial.
-    ``UserError`` if the address does not answer.
+    A local Ray has no dashboard: it takes some per cent of two cores. What Ray's own clean-up asks it for, see
+    ``free_orphans``. ``UserError`` if the address does not answer.
     """
     import ray
 
     if ray.is_initialized():
         return
-    for key, value in _ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
     address = os.environ.get("RAY_ADDRESS")
+    for key, value in (_ENVIRONMENT if address else _ENVIRONMENT | _LOCAL).items():
+        os.environ.setdefault(key, value)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address:
         # A second Ray on the same machine confuses Ray's own helpers unless every process knows its address.
         options |= {"address": address, "runtime_env": {"env_vars": {"RAY_ADDRESS": address, **_ENVIRONMENT}}}
     else:
         # "local": without an address, Ray would join whatever cluster was last started on this machine.
-        options |= {"address": "local", "include_dashboard": True, "dashboard_host": "127.0.0.1"}
+        options |= {"address": "local", "include_dashboard": False}
     if address and (reason := unreachable(address)):
         raise _no_ray(address, reason)
     say(f"connecting to Ray at {address}" if address else "starting Ray on this machine")

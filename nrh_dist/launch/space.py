@@ -1,9 +1,10 @@
 """Search-space files: read, checked against the schema before anything starts, and drawn from.
 
-metric: val/mse          # val/mse or val/loss of the validation photos; lower is better
+metric: val/mse          # val/mse or val/loss of the validation photos, lower is better; or a list of objectives, the
+                         # first one of these two, then cost/parameters or cost/gflop
 mode: min
 trials: 12               # for search: grid, every combination is tried and this line is left out
-scheduler: {asha: {max_epochs: 9, grace_epochs: 1, reduction_factor: 3}}
+scheduler: {asha: {max_epochs: 9, grace_epochs: 1, reduction_factor: 3}}     # or another of schedule.py
 search: random           # or grid, optuna
 base: {model.name: gated}
 space:
@@ -25,13 +26,15 @@ from omegaconf import OmegaConf
 
 from nrh_dist import config as configuration
 from nrh_dist.errors import UserError
+from nrh_dist.launch.schedule import PBT_KEYS, SCHEDULES, Population, Schedule, is_count, known_options
 from nrh_dist.schema import Config
 
 KEYS = {"metric", "mode", "trials", "scheduler", "search", "base", "space"}
 METRICS = ("val/mse", "val/loss")
+COSTS = ("cost/parameters", "cost/gflop")
 SEARCHES = ("random", "grid", "optuna")
 KINDS = ("choice", "uniform", "loguniform")
-FIXED = {"train.epochs": "scheduler.asha.max_epochs", "train.best_metric": "metric"}
+FIXED = {"train.epochs": "the scheduler's max_epochs", "train.best_metric": "metric"}
 INTERIOR = 0.3819660112501051  # an irrational share of a range: no whole number hides that a key takes only these
 
 Assignment = dict[str, Any]
@@ -57,23 +60,17 @@ class Dimension:
 
 
 @dataclass(frozen=True)
-class Asha:
-    """Asynchronous successive halving: at each rung only the best 1 / ``reduction_factor`` of the trials go on."""
-
-    max_epochs: int
-    grace_epochs: int = 1
-    reduction_factor: int = 3
-
-
-@dataclass(frozen=True)
 class Space:
-    """A checked search space; ``base`` holds ``key=value`` words that every trial starts from."""
+    """A checked search space; ``base`` holds ``key=value`` words that every trial starts from.
+
+    All ``metrics`` are to be low. The first decides which trials go on and which checkpoint is best.
+    """
 
     name: str
-    metric: str
+    metrics: tuple[str, ...]
     trials: int
     search: str
-    asha: Asha
+    schedule: Schedule
     base: tuple[str, ...]
     dimensions: tuple[Dimension, ...]
 
@@ -88,6 +85,15 @@ class Space:
         """The configuration of a trial."""
         return configuration.load(None, self._words(self.active(assignment)))
 
+    def costs(self, assignment: Assignment) -> dict[str, float]:
+        """What a trial costs, where that is an objective: parameters, GFLOP for an image."""
+        if len(self.metrics) == 1:
+            return {}
+        from nrh_dist.engine.cost import costs
+
+        found = costs(self.config(assignment))
+        return {key: found[key] for key in self.metrics[1:]}
+
     def assignments(self, seed: int) -> list[Assignment]:
         """The trials of a random or grid search, drawn up front: trial i is a function of the file, the seed and i."""
         if self.search == "grid":
@@ -97,8 +103,13 @@ class Space:
         return [{one.key: one.draw(generator) for one in self.dimensions} for _ in range(self.trials)]
 
     def _words(self, active: Assignment) -> list[str]:
-        fixed = [f"train.epochs={self.asha.max_epochs}", f"train.best_metric={self.metric}"]
+        fixed = [f"train.epochs={self.schedule.max_epochs}", f"train.best_metric={self.metric}"]
         return [*self.base, *fixed, *(f"{key}={json.dumps(value)}" for key, value in active.items())]
+
+    @property
+    def metric(self) -> str:
+        """The first of the metrics."""
+        return self.metrics[0]
 
     @property
     def first(self) -> Assignment:
@@ -137,9 +148,7 @@ class _Reader:
         self.require(isinstance(content, dict), "", f"must hold the keys {', '.join(sorted(KEYS))}")
         for key in content:
             self.require(key in KEYS, key, f"unknown key '{key}'; known: {', '.join(sorted(KEYS))}")
-        metric, search = content.get("metric"), content.get("search", "random")
-        self.require(metric in METRICS, "metric", f"metric must be one of {', '.join(METRICS)}, not {metric}")
-        self.require(content.get("mode", "min") == "min", "mode", f"{metric} is an error: mode must be min")
+        metrics, search = self.metrics(content), content.get("search", "random")
         self.require(search in SEARCHES, "search", f"search must be one of {', '.join(SEARCHES)}, not {search}")
         dimensions = tuple(self.dimension(key, given) for key, given in self.mapping(content, "space").items())
         self.require(bool(dimensions), "space", "space must name at least one key to search")
@@ -151,31 +160,52 @@ class _Reader:
             trials = math.prod(len(one.values) for one in dimensions)
         else:
             trials = content.get("trials")
-            self.require(_is_count(trials), "trials", f"trials must be a number of at least 1, not {trials}")
+            self.require(is_count(trials), "trials", f"trials must be a number of at least 1, not {trials}")
         for word in words:
             key = word.split("=")[0]
             self.require(key not in FIXED, "", f"{word}: a sweep takes it from {FIXED.get(key)}; change it there")
             self.require(all(one.key != key for one in dimensions), f"space/{key}", f"{word}: {key} is searched here")
         base = [f"{key}={json.dumps(value)}" for key, value in self.mapping(content, "base", optional=True).items()]
-        space = Space(self.path.stem, metric, trials, search, self.asha(content), (*base, *words), dimensions)
+        schedule = self.schedule(content)
+        space = Space(self.path.stem, metrics, trials, search, schedule, (*base, *words), dimensions)
+        if isinstance(schedule, Population):
+            self.check_population(space)
         self.check_values(space)
         return space
 
-    def asha(self, content: dict[str, Any]) -> Asha:
+    def metrics(self, content: dict[str, Any]) -> tuple[str, ...]:
+        given = content.get("metric")
+        metrics = tuple(given) if isinstance(given, list) and given else (given,)
+        rule = f"metric must be one of {', '.join(METRICS)}, or a list of one of them and {', '.join(COSTS)}"
+        valid = metrics[0] in METRICS and all(one in COSTS for one in metrics[1:])
+        self.require(valid and len(set(metrics)) == len(metrics), "metric", f"{rule}; not {given}")
+        mode = content.get("mode", "min")
+        modes = mode if isinstance(mode, list) else [mode]
+        low = all(one == "min" for one in modes) and len(modes) in (1, len(metrics))
+        self.require(low, "mode", f"{', '.join(metrics)}: lower is better, mode must be min")
+        return metrics
+
+    def schedule(self, content: dict[str, Any]) -> Schedule:
         scheduler = self.mapping(content, "scheduler")
-        self.require(list(scheduler) == ["asha"], "scheduler", f"scheduler must be asha, not {', '.join(scheduler)}")
-        given = scheduler["asha"]
-        known = {"max_epochs", "grace_epochs", "reduction_factor"}
-        valid = isinstance(given, dict) and set(given) <= known and all(map(_is_count, given.values()))
-        self.require(
-            valid and "max_epochs" in given,
-            "scheduler",
-            "asha takes max_epochs and, if you like, grace_epochs and reduction_factor",
-        )
-        asha = Asha(**given)
-        self.require(asha.grace_epochs <= asha.max_epochs, "scheduler", "grace_epochs must not exceed max_epochs")
-        self.require(asha.reduction_factor >= 2, "scheduler", "reduction_factor must be at least 2")
-        return asha
+        kind, given = next(iter(scheduler.items()), ("", None))
+        known = ", ".join(SCHEDULES)
+        valid = len(scheduler) == 1 and kind in SCHEDULES
+        self.require(valid, "scheduler", f"scheduler must be one of {known}, not {', '.join(scheduler)}")
+        options = known_options(kind)
+        valid = isinstance(given, dict) and set(given) <= set(options) and "max_epochs" in given
+        more = f" and, if you like, {', '.join(options[1:])}" if options[1:] else ""
+        self.require(valid, "scheduler", f"{kind} takes max_epochs{more}")
+        schedule = SCHEDULES[kind](**given)
+        self.require(not schedule.fault(), "scheduler", f"{kind}: {schedule.fault()}")
+        return schedule
+
+    def check_population(self, space: Space) -> None:
+        self.require(space.search == "random", "search", "pbt varies what it draws itself: search must be random")
+        self.require(space.trials > 1, "trials", "pbt exchanges weights between trials: trials must be at least 2")
+        self.require(len(space.metrics) == 1, "metric", f"pbt goes by one metric, not {', '.join(space.metrics)}")
+        for one in space.dimensions:
+            rule = f"pbt moves weights from one trial to another, so that it may search {', '.join(PBT_KEYS)} only"
+            self.require(one.key in PBT_KEYS, f"space/{one.key}", f"{one.key}: {rule}; fix it in base")
 
     def dimension(self, key: str, given: Any) -> Dimension:
         where = f"space/{key}"
@@ -239,7 +269,3 @@ def _lines(node: yaml.Node | None) -> dict[str, int]:
         if isinstance(value, yaml.MappingNode):
             lines.update({f"{key.value}/{inner.value}": inner.start_mark.line + 1 for inner, _ in value.value})
     return lines
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

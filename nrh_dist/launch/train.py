@@ -41,12 +41,12 @@ def train(config: Config, say: Say) -> Path:
         session.connect(say)
         say(f"training {config.model.name} with {config.scale.workers} worker(s) into {folder}")
         with session.followed(folder / LOG, say):
-            run_workers(config, pack, folder, callbacks=[], say=say)
+            run_workers(config, pack, folder, say)
     return folder
 
 
-def run_workers(config: Config, pack: Path, folder: Path, callbacks: list[Any], say: Say) -> None:
-    """Run the loop on Ray Train workers until the last epoch; ``callbacks`` see each report.
+def run_workers(config: Config, pack: Path, folder: Path, say: Say) -> None:
+    """Run the loop on Ray Train workers until the last epoch.
 
     Whatever dies (a worker, a node, Ray's controller), all start again from the newest checkpoint, up to
     ``scale.max_failures`` times without a new one. SIGTERM and Ctrl-C let the workers save a checkpoint and stop.
@@ -58,7 +58,7 @@ def run_workers(config: Config, pack: Path, folder: Path, callbacks: list[Any], 
     # A worker that does not even answer Ray is as dead as one that makes no step.
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(config.scale.hang_seconds)
     with session.stopping(lambda: ask_to_stop(folder), say) as asked:
-        mistake = _outlive(lambda: _trainer(config, pack, folder, gpus, callbacks), config, folder, asked, say)
+        mistake = _outlive(lambda: _trainer(config, pack, folder, gpus), config, folder, asked, say)
     if mistake:
         raise UserError(mistake)
 
@@ -100,7 +100,7 @@ def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Ev
             shutil.rmtree(folder / "ray", ignore_errors=True)
 
 
-def _trainer(config: Config, pack: Path, folder: Path, gpus: float, callbacks: list[Any]) -> Any:
+def _trainer(config: Config, pack: Path, folder: Path, gpus: float) -> Any:
     """A TorchTrainer of ``_worker`` without restarts of its own, but for announced preemptions: those are unlimited."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -125,7 +125,7 @@ def _trainer(config: Config, pack: Path, folder: Path, gpus: float, callbacks: l
             use_gpu=gpus > 0,
             resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
         ),
-        run_config=ray.train.RunConfig(name="ray", storage_path=str(folder.absolute()), callbacks=callbacks),
+        run_config=ray.train.RunConfig(name="ray", storage_path=str(folder.absolute())),
     )
 
 

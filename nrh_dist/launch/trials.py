@@ -1,4 +1,7 @@
-"""The trials of a sweep on the disk: ``<sweep>/trials/tNNNN``, each an ordinary run, and the table of them all."""
+"""The trials of a sweep on the disk, each an ordinary run in ``<sweep>/trials/tNNNN``, and the table of them all.
+
+A trial of population-based training that took over another's weights goes on in ``tNNNN-2``: its second life.
+"""
 
 import csv
 import io
@@ -8,25 +11,36 @@ from typing import Any
 
 from nrh_dist.engine import track
 from nrh_dist.engine.files import write_json, write_text
-from nrh_dist.launch.space import Assignment, Space
+from nrh_dist.launch.space import Space
 
-ASSIGNMENT, FAILURE, TABLE = "assignment.json", "failure.json", "trials.csv"
-
-
-def trial_name(index: int) -> str:
-    """The folder name of trial ``index``."""
-    return f"t{index:04d}"
+ASSIGNMENT, FAILURE, STOPPED, TABLE = "assignment.json", "failure.json", "stopped.json", "trials.csv"
 
 
-def note(trial: Path, index: int, assignment: Assignment) -> None:
-    """Write down what the trial folder ``trial`` tries."""
-    write_json(trial / ASSIGNMENT, {"schema": 1, "index": index, "assignment": assignment})
+def life_name(index: int, life: int = 1) -> str:
+    """The folder name of a life of trial ``index``."""
+    return f"t{index:04d}" if life == 1 else f"t{index:04d}-{life}"
+
+
+def note(folder: Path, trial: dict[str, Any], costs: dict[str, float], origin: dict[str, Any] | None = None) -> None:
+    """Write down what ``folder`` tries: ``index``, ``life``, ``assignment`` of a trial, and whose weights it took."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / ASSIGNMENT, {"schema": 2, **trial, "costs": costs, "from": origin})
 
 
 def note_failure(trial: Path, reason: str) -> None:
     """Write down why a trial ended without a result, also of one that died before it had a folder."""
     trial.mkdir(parents=True, exist_ok=True)
     write_json(trial / FAILURE, {"schema": 1, "reason": reason})
+
+
+def note_stopped(folder: Path, epoch: int) -> None:
+    """Write down that the scheduler ended a trial after ``epoch``: a sweep that is resumed leaves it at that."""
+    write_json(folder / STOPPED, {"schema": 1, "epoch": epoch})
+
+
+def is_stopped(folder: Path) -> bool:
+    """Whether the scheduler ended this trial before its last epoch."""
+    return (folder / STOPPED).exists()
 
 
 def forget_failures(sweep: Path) -> None:
@@ -40,39 +54,56 @@ def failures(sweep: Path) -> dict[str, str]:
     return {path.parent.name: json.loads(path.read_text())["reason"] for path in sweep.glob(f"trials/t*/{FAILURE}")}
 
 
-def assignment_of(trial: Path) -> Assignment:
-    """The searched values of a trial folder."""
-    return json.loads((trial / ASSIGNMENT).read_text())["assignment"]
+def noted(folder: Path) -> dict[str, Any]:
+    """What ``note`` wrote: ``index``, ``life``, ``assignment``, ``costs`` and ``from``."""
+    return json.loads((folder / ASSIGNMENT).read_text())
 
 
-def begun(sweep: Path) -> list[Path]:
-    """The folders of all trials that ever started, in order."""
-    return sorted(path.parent for path in (sweep / "trials").glob(f"t*/{ASSIGNMENT}"))
+def begun(sweep: Path) -> dict[int, Path]:
+    """The folder of each trial that ever started, in its latest life, by index in order."""
+    lives = [(noted(path.parent), path.parent) for path in (sweep / "trials").glob(f"t*/{ASSIGNMENT}")]
+    lives.sort(key=lambda one: (one[0]["index"], one[0]["life"]))
+    return {trial["index"]: folder for trial, folder in lives}
 
 
 def write_table(sweep: Path, searched: Space) -> Path:
-    """Write trials.csv: one row a trial; a key whose condition does not hold has an empty cell."""
-    failed = failures(sweep)
-    rows = [_row(searched, trial, failed.get(trial.name, "")) for trial in begun(sweep)]
+    """Write trials.csv: one row a trial, in its latest life; a key whose condition does not hold has an empty cell."""
     text = io.StringIO()
-    columns = ["trial", *searched.keys, searched.metric, "epochs", "status", "reason", "folder"]
+    columns = ["trial", *searched.keys, *searched.metrics, "epochs", "status", "reason", "folder"]
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(table_rows(sweep, searched))
     write_text(sweep / TABLE, text.getvalue())
     return sweep / TABLE
 
 
-def _row(searched: Space, trial: Path, reason: str) -> dict[str, Any]:
-    rows = track.rows_up_to(trial, searched.asha.max_epochs)
+def table_rows(sweep: Path, searched: Space) -> list[dict[str, Any]]:
+    """The rows of trials.csv, those first that began."""
+    failed, there = failures(sweep), begun(sweep)
+    rows = [_row(searched, folder, failed.get(folder.name, "")) for folder in there.values()]
+    waiting = [index for index in range(searched.trials) if index not in there]
+    return rows + [{"trial": life_name(index), "epochs": 0, "status": "waiting"} for index in waiting]
+
+
+def _row(searched: Space, folder: Path, reason: str) -> dict[str, Any]:
+    trial, last = noted(folder), searched.schedule.max_epochs
+    rows = track.rows_up_to(folder, last)
     epochs = rows[-1]["epoch"] if rows else 0
-    ended = "finished" if epochs == searched.asha.max_epochs else "stopped early"
     return {
-        "trial": trial.name,
-        **searched.active(assignment_of(trial)),
+        "trial": folder.name,
+        **searched.active(trial["assignment"]),
         searched.metric: min((row[searched.metric] for row in rows), default=""),
+        **trial["costs"],
         "epochs": epochs,
-        "status": "failed" if reason else ended,
+        "status": _status(folder, bool(reason), epochs == last),
         "reason": reason,
-        "folder": f"trials/{trial.name}",
+        "folder": f"trials/{folder.name}",
     }
+
+
+def _status(folder: Path, has_failed: bool, is_finished: bool) -> str:
+    if has_failed:
+        return "failed"
+    if is_finished:
+        return "finished"
+    return "stopped early" if is_stopped(folder) else "running"

@@ -59,6 +59,13 @@ class Step:
         self.optimiser.step()
         return loss.detach()
 
+    @torch.no_grad()
+    def validate(self) -> Tensor:
+        """The losses of the batch, as a validation has them."""
+        self.learner.eval()
+        prediction = self.learner(self.images.composite, self.images.mask, **self.inputs)
+        return losses.mse(prediction.image, self.images.real)
+
 
 def random_images(batch: int, size: int, device: torch.device) -> Images:
     """Noise, which takes as long as photos."""

@@ -4,6 +4,7 @@ import pytest
 
 from nrh_dist.errors import UserError
 from nrh_dist.launch import space
+from nrh_dist.launch.schedule import Population
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 GOOD = """\
@@ -71,7 +72,15 @@ def test_grid_is_every_combination(tmp_path):
         ("metric: val/mse", "metric: val/mse\nmode: max", r"line 2.*mode must be min"),
         ("metric: val/mse", "metric: val/mse\nsearch: bayes", r"line 2.*random, grid, optuna"),
         ("metric: val/mse", "metric: val/mse\nsearch: grid", r"needs a choice for optim.lr"),
-        ("asha", "hyperband", r"line 3.*must be asha"),
+        ("metric: val/mse", "metric: [val/mse, val/loss]", r"line 1.*cost/parameters, cost/gflop; not"),
+        ("metric: val/mse", "metric: [cost/gflop]", r"line 1.*cost/gflop"),
+        ("metric: val/mse", "metric: []", r"line 1.*not \[\]"),
+        ("metric: val/mse", "metric: [val/mse, cost/gflop]\nmode: [min, max]", r"line 2.*mode must be min"),
+        ("asha", "bohb", r"line 3.*one of none, asha, hyperband, median, pbt, not bohb"),
+        ("asha", "hyperband", r"line 3.*hyperband takes max_epochs and, if you like, reduction_factor"),
+        ("max_epochs: 9, ", "", r"line 3.*asha takes max_epochs and"),
+        ("max_epochs: 9", "max_epochs: true", r"line 3.*max_epochs must be a whole number of at least 1, not True"),
+        ("reduction_factor: 3", "reduction_factor: 1", r"line 3.*reduction_factor must be at least 2"),
         ("max_epochs: 9, grace_epochs: 2", "max_epochs: 1, grace_epochs: 2", r"line 3.*must not exceed"),
         ("gated", "ptc_dih", r"line 6.*exists for ptc_att_dih and gated only"),
         ("metric: val/mse", "metric: [", r"is not YAML"),
@@ -91,6 +100,60 @@ def test_mistakes_name_file_line_and_rule(tmp_path, old, new, expected):
 def test_words_that_the_sweep_decides_are_refused(tmp_path, word):
     with pytest.raises(UserError, match=word.split("=")[0]):
         read(tmp_path, words=[word])
+
+
+SCHEDULES = [
+    "none: {max_epochs: 9}",
+    "asha: {max_epochs: 9}",
+    "hyperband: {max_epochs: 9, reduction_factor: 2}",
+    "median: {max_epochs: 9, grace_epochs: 2, min_trials: 2}",
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_schedules(tmp_path, schedule):
+    one = read(tmp_path, GOOD.replace("asha: {max_epochs: 9, grace_epochs: 2, reduction_factor: 3}", schedule))
+    assert (one.schedule.kind, one.schedule.max_epochs) == (schedule.split(":")[0], 9)
+
+
+POPULATION = """\
+metric: val/mse
+trials: 6
+scheduler: {pbt: {max_epochs: 9, interval_epochs: 3, share: 0.5}}
+base: {preset: tiny, model.name: dih_nm}
+space:
+  optim.lr: {loguniform: [0.0001, 0.01]}
+"""
+
+
+def test_population_based_training(tmp_path):
+    assert read(tmp_path, POPULATION).schedule == Population(9, 3, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("optim.lr: {loguniform: [0.0001, 0.01]}", "train.batch_size: {choice: [4, 8]}", r"line 6.*moves weights"),
+        ("trials: 6", "trials: 1", r"line 2.*at least 2"),
+        ("trials: 6", "trials: 6\nsearch: optuna", r"line 3.*search must be random"),
+        ("val/mse", "[val/mse, cost/gflop]", r"line 1.*one metric"),
+        ("interval_epochs: 3", "interval_epochs: 9", r"line 3.*below max_epochs"),
+        ("share: 0.5", "share: 0.6", r"line 3.*at most 0.5"),
+    ],
+)
+def test_what_a_population_cannot_exchange(tmp_path, old, new, expected):
+    assert old in POPULATION
+    with pytest.raises(UserError, match=expected):
+        read(tmp_path, POPULATION.replace(old, new, 1))
+
+
+def test_several_objectives(tmp_path):
+    one = read(tmp_path, GOOD.replace("metric: val/mse", "metric: [val/mse, cost/parameters]\nmode: [min, min]"))
+    assert (one.metric, one.metrics) == ("val/mse", ("val/mse", "cost/parameters"))
+    small, large = (
+        one.costs({"model.fusion_width": width, "model.freeze": "encoder", "optim.lr": 0.001}) for width in (8, 32)
+    )
+    assert set(small) == {"cost/parameters"} and small["cost/parameters"] < large["cost/parameters"]
 
 
 def test_missing_file(tmp_path):

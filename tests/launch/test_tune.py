@@ -1,13 +1,14 @@
 import csv
-import json
 
 import pytest
 from packs import write_small_pack
 
 from nrh_dist.data.pack import cache_dir
 from nrh_dist.engine import checkpoint, select
+from nrh_dist.engine.files import read_lines
 from nrh_dist.errors import UserError
-from nrh_dist.launch.tune import describe, tune
+from nrh_dist.launch import trials
+from nrh_dist.launch.tune import tune
 
 SPACE = """\
 metric: val/mse
@@ -87,22 +88,80 @@ def test_optuna_and_a_trial_that_fails(ray_session, tmp_path, pack):
         assert ("lower optim.lr" in row["reason"]) == diverging
 
 
+def rows_of(folder):
+    return read_lines(folder / "metrics.jsonl")
+
+
+@pytest.mark.parametrize(
+    "schedule", ["hyperband: {max_epochs: 4, reduction_factor: 2}", "median: {max_epochs: 4, min_trials: 1}"]
+)
+def test_other_schedulers(ray_session, tmp_path, pack, schedule):
+    """HyperBand pauses trials on the way: each goes on where it was, and no epoch is trained twice."""
+    text = SPACE.replace("asha: {max_epochs: 3, grace_epochs: 1, reduction_factor: 2}", schedule)
+    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep"]
+    said = []
+    rows = table(tune(space_file(tmp_path, text), words, False, said.append))
+    assert {row["status"] for row in rows} <= {"finished", "stopped early"}
+    assert any(row["status"] == "finished" for row in rows)
+    told = [line.split(",")[0] for line in said if ": epoch " in line]
+    assert len(told) == len(set(told)) == sum(int(row["epochs"]) for row in rows)
+    for row in rows:
+        epochs = [one["epoch"] for one in rows_of(tmp_path / "sweep" / row["folder"])]
+        assert epochs == list(range(1, int(row["epochs"]) + 1))
+        logged = (tmp_path / "sweep" / row["folder"] / "train.log").read_text()
+        assert all(logged.count(f"epoch {epoch} of 4:") == 1 for epoch in epochs)
+
+
+POPULATION = """\
+metric: val/mse
+trials: 4
+scheduler: {pbt: {max_epochs: 6, interval_epochs: 2, share: 0.5}}
+base: {preset: tiny, model.name: dih_nm, model.width: 0.1, data.val_fraction: 0.3}
+space:
+  optim.lr: {loguniform: [0.00001, 0.01]}
+"""
+
+
+def test_population_based_training(ray_session, tmp_path, pack):
+    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep"]
+    folder = tune(space_file(tmp_path, POPULATION), words, False, print)
+    rows = table(folder)
+    assert [row["trial"].split("-")[0] for row in rows] == ["t0000", "t0001", "t0002", "t0003"]
+    assert {(row["status"], row["epochs"]) for row in rows} == {("finished", "6")}
+    later = [one for one in sorted((folder / "trials").iterdir()) if "-" in one.name]
+    assert len(later) == 4, "two exchanges of two trials"
+    trained = 0
+    for one in (folder / "trials").iterdir():
+        told, own = trials.noted(one), rows_of(one)
+        first = 1
+        if origin := told["from"]:
+            first = origin["epoch"] + 1
+            assert own[: origin["epoch"]] == rows_of(folder / "trials" / origin["trial"])[: origin["epoch"]]
+            assert own[-1]["lr"] == told["assignment"]["optim.lr"] != own[0]["lr"]
+        assert [row["epoch"] for row in own] == list(range(1, len(own) + 1))
+        trained += len(own) - first + 1
+    assert trained == 24, "as many epochs as without exchange"
+    best = select.read_best(folder)
+    assert best["value"] == min(row["val/mse"] for one in (folder / "trials").iterdir() for row in rows_of(one))
+
+
+def test_several_objectives(ray_session, tmp_path, pack):
+    text = SPACE.replace("metric: val/mse", "metric: [val/mse, cost/parameters]\nsearch: optuna")
+    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep"]
+    rows = table(tune(space_file(tmp_path, text), words, False, print))
+    costs = {(row["model.fusion_width"], float(row["cost/parameters"])) for row in rows}
+    assert len(costs) == len({width for width, _ in costs})
+    assert select.read_best(tmp_path / "sweep")["value"] == min(float(row["val/mse"]) for row in rows)
+
+
 @pytest.mark.slow
 def test_a_torch_trainer_per_trial(ray_session, tmp_path, pack):
     """scale.workers above 1: each trial is a DDP run of its own; early-stopped ones leave nothing that blocks."""
     words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep", "scale.workers=2"]
     rows = table(tune(space_file(tmp_path), words, False, print))
     assert len(rows) == 4
-    metrics = (tmp_path / "sweep" / "trials" / "t0000" / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(metrics[0])["world_size"] == 2
-
-
-def test_dry_run_starts_nothing(tmp_path):
-    said = []
-    describe(space_file(tmp_path), [f"run.root={tmp_path}"], said.append)
-    text = "\n".join(said)
-    assert "4 trials" in text and "at most 12 epochs" in text and "model.freeze" in text
-    assert [path.name for path in tmp_path.iterdir()] == ["space.yaml"]
+    assert any(row["status"] == "stopped early" for row in rows)
+    assert rows_of(tmp_path / "sweep" / "trials" / "t0000")[0]["world_size"] == 2
 
 
 def test_resume_without_a_sweep(tmp_path, pack):

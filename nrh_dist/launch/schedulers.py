@@ -1,0 +1,154 @@
+"""Ray Tune's schedulers and searchers for a search space."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nrh_dist.launch.population import take_over, varied
+from nrh_dist.launch.schedule import Asha, HyperBand, Median, Population
+from nrh_dist.launch.space import Assignment, Space
+from nrh_dist.launch.trials import life_name, note, table_rows
+
+EPOCH = "epoch"  # of a row of metrics.jsonl: what all schedulers count
+
+
+def scheduler(searched: Space, folder: Path, seed: int) -> Any:
+    """The scheduler of a sweep in ``folder``. None of them ends a trial that is in its last epoch.
+
+    At their ``max_t`` Ray's schedulers would kill the winners in their last report, before these have closed their run.
+    """
+    from ray.tune import schedulers
+
+    schedule = searched.schedule
+    common = {"time_attr": EPOCH, "metric": searched.metric, "mode": "min"}
+    if isinstance(schedule, Asha):
+        return schedulers.ASHAScheduler(
+            **common,
+            max_t=schedule.max_epochs + 1,
+            grace_period=schedule.grace_epochs,
+            reduction_factor=schedule.reduction_factor,
+        )
+    if isinstance(schedule, HyperBand):
+        return schedulers.HyperBandScheduler(
+            **common,
+            max_t=schedule.max_epochs,
+            reduction_factor=schedule.reduction_factor,
+            stop_last_trials=False,
+        )
+    if isinstance(schedule, Median):
+        return schedulers.MedianStoppingRule(
+            **common, grace_period=schedule.grace_epochs, min_samples_required=schedule.min_trials
+        )
+    if isinstance(schedule, Population):
+        return _population(searched, folder, seed, common)
+    return schedulers.FIFOScheduler()
+
+
+def _population(searched: Space, folder: Path, seed: int, common: dict[str, str]) -> Any:
+    from ray.tune.schedulers import PopulationBasedTraining
+
+    schedule = searched.schedule
+    assert isinstance(schedule, Population)
+    interval = schedule.interval_epochs
+    done = interval * (_least_epochs(searched, folder) // interval)
+    generator = np.random.default_rng([seed, done])
+
+    class Exchange(PopulationBasedTraining):
+        """Ray's decides who takes over from whom, and when; weights and rows are taken over here, on the disk.
+
+        The exchanges up to epoch ``done`` are those of an earlier start, and there is none after the last epoch.
+        """
+
+        def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+            super().on_trial_add(tune_controller, trial)
+            self._trial_state[trial].last_perturbation_time = done
+
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            if result[EPOCH] >= schedule.max_epochs:
+                return self.CONTINUE
+            return super().on_trial_result(tune_controller, trial, result)
+
+        def choose_trial_to_run(self, tune_controller: Any) -> Any:
+            chosen = super().choose_trial_to_run(tune_controller)
+            if chosen is None and all(one.status == "PAUSED" for one in tune_controller.get_live_trials()):
+                self._next_perturbation_sync += interval  # the last one to arrive has failed: nobody calls the others
+                chosen = super().choose_trial_to_run(tune_controller)
+            return chosen
+
+        def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+            own, donor = trial.config["trial"], trial_to_clone.config["trial"]
+            epoch = self._trial_state[trial_to_clone].last_train_time
+            assignment = varied(searched.dimensions, donor["assignment"], generator)
+            own = {**own, "life": own["life"] + 1, "assignment": assignment}
+            origin = {"trial": life_name(donor["index"], donor["life"]), "epoch": epoch}
+            begin_life(folder, own, origin)
+            return {"trial": own}, {}
+
+    exchange = Exchange(
+        **common,
+        perturbation_interval=interval,
+        quantile_fraction=schedule.share,
+        custom_explore_fn=dict,  # one is required; varied() explores
+        synch=True,
+        log_config=False,
+    )
+    exchange._next_perturbation_sync = done + interval
+    return exchange
+
+
+def _least_epochs(searched: Space, folder: Path) -> int:
+    """How far the slowest trial is that may still go on."""
+    rows = table_rows(folder, searched)
+    going = [int(row["epochs"]) for row in rows if row["status"] in ("running", "waiting")]
+    return min(going, default=0)
+
+
+def begin_life(sweep: Path, trial: dict[str, Any], origin: dict[str, Any]) -> None:
+    """Prepare the folder of a trial's next life. It counts from the moment that its assignment is written."""
+    folder = sweep / "trials" / life_name(trial["index"], trial["life"])
+    take_over(sweep / "trials" / origin["trial"], origin["epoch"], folder)
+    note(folder, trial, {}, origin)
+
+
+def searcher(searched: Space, seed: int, tried: list[Assignment]) -> Any:
+    """Optuna's TPE over all dimensions and metrics, first asked for what was ``tried``; None where trials are drawn."""
+    if searched.search != "optuna":
+        return None
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    class NumberedSearch(OptunaSearch):
+        """Optuna's suggestions in the shape of ``drawn``: Tune's own ids of them are random."""
+
+        count = 0
+
+        def suggest(self, trial_id: str) -> dict[str, Any] | None:
+            assignment = super().suggest(trial_id)
+            if assignment is None:
+                return None
+            self.count += 1
+            return {"trial": {"index": self.count - 1, "life": 1, "assignment": assignment}}
+
+    several = len(searched.metrics) > 1
+    return NumberedSearch(
+        space=distributions(searched),
+        metric=list(searched.metrics) if several else searched.metric,
+        mode=["min"] * len(searched.metrics) if several else "min",
+        sampler=optuna.samplers.TPESampler(seed=seed),
+        points_to_evaluate=tried or None,
+    )
+
+
+def distributions(searched: Space) -> dict[str, Any]:
+    """The dimensions as Optuna's distributions."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    found: dict[str, Any] = {}
+    for one in searched.dimensions:
+        if one.kind == "choice":
+            found[one.key] = CategoricalDistribution(one.values)
+        else:
+            low, high = one.values
+            found[one.key] = FloatDistribution(low, high, log=one.kind == "loguniform")
+    return found

@@ -1,0 +1,144 @@
+"""One trial of a sweep in its Tune process: an ordinary run, whose rows go to Tune's scheduler as they come."""
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from nrh_dist.config import Config, with_absolute_paths
+from nrh_dist.engine import notice, rundir, track
+from nrh_dist.engine.dist import Place, own_device
+from nrh_dist.engine.progress import Say
+from nrh_dist.engine.run import run
+from nrh_dist.errors import UserError
+from nrh_dist.launch import trials
+from nrh_dist.launch.space import Space
+from nrh_dist.launch.train import run_workers
+
+POINTER = "pointer.json"
+LOOK_SECONDS = 0.2  # between two looks at the rows that workers of a trial wrote
+
+
+def config_of(searched: Space, trial: dict[str, Any]) -> Config:
+    """The configuration of a trial: its run folder is ``<sweep>/trials/tNNNN``."""
+    config = searched.config(trial["assignment"])
+    sweep = sweep_dir(searched)
+    config.run.root, config.run.name = str(sweep / "trials"), trials.life_name(trial["index"], trial["life"])
+    config.track.group = config.track.group or sweep.name
+    return config
+
+
+def sweep_dir(searched: Space) -> Path:
+    """``run.root/run.name`` of the base; the name defaults to the file's name."""
+    run = searched.config(searched.first).run
+    return Path(run.root) / (run.name or searched.name)
+
+
+def train_trial(parameters: dict[str, Any], searched: Space, pack: str, home: str) -> None:
+    """What Tune runs for a trial: from its first epoch, or from where a pause, a crash or a kill left it.
+
+    Every row is told once to each scheduler: one that starts anew after a resume learns all that were reached before.
+    A user's mistake, as a diverging loss, is noted as the trial's failure: to train again would be in vain.
+    """
+    trial = parameters["trial"]
+    config = with_absolute_paths(config_of(searched, trial), Path(home))
+    sweep = Path(config.run.root).parent
+    with rundir.claimed(config) as folder, (folder / "train.log").open("a", buffering=1) as log:
+
+        def say(line: str) -> None:
+            log.write(line + "\n")
+
+        if not (folder / trials.ASSIGNMENT).exists():
+            trials.note(folder, trial, searched.costs(trial["assignment"]))
+        tell = _Teller(trials.noted(folder)["costs"], searched.schedule.pauses)
+        for row in track.rows_up_to(folder, config.train.epochs):
+            tell(row)
+        if trials.is_stopped(folder) or rundir.is_finished(folder, config):
+            return
+        if reason := trials.failures(sweep).get(folder.name):
+            raise UserError(reason)
+        try:
+            _wait_if_stopping(sweep)
+            _train(config, Path(pack), folder, tell, say)
+        except UserError as error:
+            _wait_if_stopping(sweep)
+            trials.note_failure(folder, str(error))
+            raise
+
+
+class _Teller:
+    """Reports rows to Tune, each epoch once, also over pauses.
+
+    A scheduler that pauses trials goes on from a checkpoint. Tune gets a pointer to the row: the run has its own.
+    """
+
+    def __init__(self, costs: dict[str, float], pauses: bool) -> None:
+        self.costs, self.pauses = costs, pauses
+        self.epoch = _told()
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        from ray import tune
+
+        if row["epoch"] <= self.epoch:
+            return
+        self.epoch = row["epoch"]
+        if not self.pauses:
+            tune.report(row | self.costs)
+            return
+        with tempfile.TemporaryDirectory() as pointer:
+            (Path(pointer) / POINTER).write_text(json.dumps({"epoch": self.epoch}))
+            tune.report(row | self.costs, checkpoint=tune.Checkpoint.from_directory(pointer))
+
+
+def _told() -> int:
+    """The last epoch that this trial's scheduler knows, by the pointer that it gave back."""
+    from ray import tune
+
+    pointer = tune.get_checkpoint()
+    if pointer is None:
+        return 0
+    with pointer.as_directory() as folder:
+        return json.loads((Path(folder) / POINTER).read_text())["epoch"]
+
+
+def _train(config: Config, pack: Path, folder: Path, tell: _Teller, say: Say) -> None:
+    """In this process, or by workers of its own."""
+    try:
+        if config.scale.workers == 1:
+            run(config, pack, Place(device=own_device()), tell, say)
+        else:
+            with _following(folder, config.train.epochs, tell):
+                run_workers(config, pack, folder, say)
+    finally:
+        notice.forget(folder)  # whoever asked it to stop need not wait for it
+
+
+@contextmanager
+def _following(folder: Path, epochs: int, tell: _Teller) -> Iterator[None]:
+    """Tell the rows that workers write while the block runs, and those that it leaves at its end."""
+    ended = Event()
+
+    def follow() -> None:
+        while True:
+            is_last = ended.is_set()  # read once more after the end
+            for row in track.rows_up_to(folder, epochs):
+                tell(row)
+            if is_last:
+                return
+            time.sleep(LOOK_SECONDS)
+
+    thread = Thread(target=follow, daemon=True)
+    thread.start()
+    yield
+    ended.set()
+    thread.join()
+
+
+def _wait_if_stopping(sweep: Path) -> None:
+    """Wait for this process's end where the sweep stops: were the trial to return, Tune would start the next one."""
+    while (sweep / notice.STOP_FILE).exists():
+        time.sleep(LOOK_SECONDS)

@@ -1,0 +1,138 @@
+"""``nrh tune FILE --dry-run``: what a sweep will do, need and take, without starting it."""
+
+import math
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from nrh_dist import models
+from nrh_dist.data.layouts import Source, index
+from nrh_dist.data.pack import open_pack
+from nrh_dist.data.processes import ordered_map
+from nrh_dist.data.samples import is_held_out
+from nrh_dist.engine import features
+from nrh_dist.engine.dist import own_device
+from nrh_dist.engine.progress import Say, duration
+from nrh_dist.engine.run import split_rows
+from nrh_dist.launch import space
+from nrh_dist.launch.rehearsal import rehearse
+from nrh_dist.launch.schedule import Asha
+from nrh_dist.launch.schedulers import scheduler
+from nrh_dist.launch.space import Space
+from nrh_dist.launch.trial import sweep_dir
+from nrh_dist.launch.tune import trial_resources
+from nrh_dist.schema import Config
+from nrh_dist.workflows import floors
+from nrh_dist.workflows.measure import peak_memory
+from nrh_dist.workflows.steps import Step, random_images
+
+REHEARSALS = 100
+START_SECONDS = 3.0  # of a trial's process on two cores, measured; one that is used again takes a third of it
+MEASURED = 4  # processes at most that measure side by side, as the trials will run
+WARM_STEPS, STEPS = 2, 5
+
+
+class Cost(NamedTuple):
+    """Of one trial, measured: a training step, a validation batch (seconds), the most memory (bytes)."""
+
+    step: float
+    validation: float
+    memory: float
+    device: str
+
+
+def describe(path: Path, words: Sequence[str], say: Say) -> None:
+    """Print the plan of a sweep and start nothing. ``UserError`` as ``nrh tune`` would raise it for file and words."""
+    searched = space.read(path, words)
+    config = searched.config(searched.first)
+    say(f"{path}: {searched.trials} trials by {searched.search} search, lowest {', '.join(searched.metrics)}")
+    for one in searched.dimensions:
+        condition = "".join(f", when {key}={value}" for key, value in one.when)
+        say(f"  {one.key}: {one.kind} of {', '.join(map(str, one.values))}{condition}")
+    need, concurrent = trial_resources(config, say)
+    wanted = ", ".join(f"{amount:g} {name}" for name, amount in need.items() if name in ("CPU", "GPU"))
+    workers = f"{config.scale.workers} workers" if config.scale.workers > 1 else wanted
+    at_once = min(concurrent, searched.trials)
+    say(f"resources: a trial takes {workers}; {at_once} at once")
+    most = searched.trials * searched.schedule.max_epochs
+    expected = expected_epochs(searched, at_once, config.seed)
+    text = f"; about {expected:.0f} expected, if trials keep their rank" if expected else ""
+    say(f"epochs: at most {most}, {searched.schedule.max_epochs} a trial{text}")
+    _say_time(config, searched, at_once, expected or most, most, say)
+    say(f"sweep folder: {sweep_dir(searched)}")
+
+
+def expected_epochs(searched: Space, concurrent: int, seed: int) -> float | None:
+    """The mean over rehearsals of ASHA in which trials have random values that do not cross; None for the others."""
+    schedule = searched.schedule
+    if not isinstance(schedule, Asha):
+        return None
+    random = np.random.default_rng(seed)
+
+    def epochs() -> int:
+        values = random.permutation(searched.trials).astype(float)
+
+        def curve(index: int) -> list[float] | None:
+            return [values[index]] * schedule.max_epochs if index < searched.trials else None
+
+        asha = scheduler(searched, Path(), seed)
+        return sum(1 for _ in rehearse(asha, searched.metric, curve, concurrent))
+
+    return statistics.fmean(epochs() for _ in range(REHEARSALS))
+
+
+def _say_time(config: Config, searched: Space, at_once: int, expected: float, most: int, say: Say) -> None:
+    counts = _images(config)
+    if counts is None:
+        say("time: unknown without data; give data.root=FOLDER or data.pack=PACK")
+        return
+    beside = 1 if torch.cuda.is_available() else min(at_once * config.scale.workers, os.cpu_count() or 1, MEASURED)
+    cost = list(ordered_map(measured, [config] * beside, beside))[-1]
+    train, val = (math.ceil(count / config.train.batch_size) for count in counts)
+    epoch = (train * cost.step + val * cost.validation) / config.scale.workers
+    say(
+        f"measured: {cost.step * 1000:.0f} ms a step of {config.train.batch_size} images on {cost.device}, "
+        f"{duration(epoch)} an epoch of {counts[0]} images, {cost.memory * at_once / 1e9:.1f} GB for all at once"
+    )
+    start = searched.trials * START_SECONDS
+    say(
+        f"time: about {duration((expected * epoch + start) / at_once)}"
+        + (f", at most {duration((most * epoch + start) / at_once)}" if expected < most else "")
+    )
+
+
+def _images(config: Config) -> tuple[int, int] | None:
+    """Training and validation images; None where no data are named."""
+    data = config.data
+    if data.pack:
+        train, val = split_rows(open_pack(Path(data.pack)), config)
+        return len(train), len(val)
+    if not data.root:
+        return None
+    samples = index(Source(Path(data.root), Path(data.annotations) if data.annotations else None))
+    held_out = [is_held_out(one.group, data.val_fraction, config.seed) for one in samples if one.split == "train"]
+    return len(held_out) - sum(held_out), sum(held_out)
+
+
+def measured(config: Config) -> Cost:
+    """Steps on noise of the right size, on one thread as a trial has it."""
+    torch.set_num_threads(1)
+    device = own_device()
+    size = config.data.size
+    images = random_images(config.train.batch_size, size, device)
+    model = models.build(asdict(config.model), size)
+    kept = config.speed.features and features.is_exact(config, model)
+    step = Step(config, images, device, lambda _: None, plain=False, features=kept)
+    for _ in range(WARM_STEPS):
+        step()
+    seconds = floors.timed(step, STEPS, device)
+    step.validate()
+    validation = floors.timed(step.validate, 1, device)
+    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory() * 2**20
+    return Cost(seconds, validation, memory, device.type)
