@@ -18,6 +18,8 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Make, check and pack data.", rich_markup_mode=None)
 app.add_typer(data, name="data")
+track = typer.Typer(help="Weights & Biases: evaluations, workspaces, what is still to be sent.", rich_markup_mode=None)
+app.add_typer(track, name="track")
 
 Words = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value ...]", help="Dotted config keys, as in optim.lr=0.001")
@@ -140,12 +142,14 @@ def tune_verb(
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted sweep")] = False,
 ) -> None:
     """Search a space of configurations with Ray Tune."""
-    from nrh_dist.launch.tune import describe, tune
-
     if dry_run:
+        from nrh_dist.workflows.plan import describe
+
         describe(space, words or [], say)
     else:
-        tune(space, words or [], resume, say)
+        from nrh_dist.workflows.sweep import sweep
+
+        sweep(space, words or [], resume, say)
 
 
 @app.command(
@@ -168,25 +172,72 @@ def evaluate_verb(
     evaluate(checkpoints, data, split, actors, out, say, annotations, thresholds)
 
 
-@app.command(epilog="Example: nrh best runs --metric val/mse")
+@app.command(epilog="Example: nrh best runs evaluation --metric mse --pareto --export chosen")
 def best(
-    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Runs, sweeps or folders of them")],
-    metric: Annotated[str, typer.Option(help="A metric of metrics.jsonl, as val/mse or val/psnr")] = "val/mse",
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="Runs, sweeps, evaluations, or folders of them")
+    ],
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="val/mse or another of metrics.jsonl, mse or HCOCO/mse of an evaluation, cost/parameters, cost/gflop, "
+            "cost/latency_ms (measured here and now); given again: decides ties, or with --pareto is one more objective"
+        ),
+    ] = None,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Only those that none beats in all metrics; costs join where none is given")
+    ] = False,
+    export: Annotated[
+        Path | None, typer.Option(help="New folder for the weights, the configuration and a model card")
+    ] = None,
 ) -> None:
-    """Name the best checkpoint below folders of runs and sweeps, and why."""
-    from nrh_dist.engine.select import candidates, describe
+    """Name the best checkpoint below folders of runs, sweeps and evaluations, and why; export it."""
+    from nrh_dist.engine.choose import best
 
-    for line in describe(candidates(folders, metric), metric):
-        say(line)
+    best(folders, metric or [], pareto, export, say)
+
+
+@track.command("evaluation", epilog="Example: nrh track evaluation evaluation track.wandb=online")
+def track_evaluation(evaluation: Path, words: Words = None) -> None:
+    """Make an evaluation a W&B run: its numbers, its tables, and links to the checkpoints that were scored."""
+    from nrh_dist.engine import track_evaluation
+
+    track_evaluation.track(evaluation, configuration.load(None, words or []), say)
+
+
+@track.command("sync", epilog="Example: nrh track sync runs")
+def track_sync(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="Runs, sweeps, evaluations, or folders of them")
+    ],
+) -> None:
+    """Send to W&B what it does not have yet; the same command again sends nothing twice."""
+    from nrh_dist.engine import track_sync
+
+    track_sync.sync(folders, say)
+
+
+@track.command("workspace", epilog="Example: nrh track workspace me/nrh_dist --sweep runs/demo")
+def track_workspace(
+    projects: Annotated[list[str], typer.Argument(metavar="PROJECT...", help="[ENTITY/]PROJECT of W&B")],
+    sweep: Annotated[Path | None, typer.Option(help="Sweep folder, whose searched keys are shown")] = None,
+) -> None:
+    """Make a W&B workspace of the panels that matter: val/mse by trial, searched keys, importance, sizes, samples."""
+    from nrh_dist.engine import track_workspace
+
+    for project in projects:
+        track_workspace.write(project, sweep, say)
 
 
 @app.command("report", epilog="Example: nrh report evaluation --out report")
 def report_verb(
-    evaluations: Annotated[list[Path], typer.Argument(metavar="EVALUATION...", help="Folders of nrh evaluate")],
+    evaluations: Annotated[
+        list[Path], typer.Argument(metavar="EVALUATION...", help="Folders of nrh evaluate, or of sweeps")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the page")],
     against: Annotated[Path | None, typer.Option(help="Another evaluation to compare with")] = None,
 ) -> None:
-    """Write tables, figures and one offline HTML page about evaluations."""
+    """Write tables, figures and one offline HTML page about evaluations and sweeps."""
     from nrh_dist.report.html import write
 
     say(f"open {write(evaluations, out, against)}")
