@@ -73,7 +73,7 @@ def test_no_words_is_help(capsys):
         ("evaluate identity --data none --out e", "none"),
         ("evaluate identity --data PACK --out e --actors 0", "--actors"),
         ("best none", "no folder"),
-        ("best .", "no checkpoint with val/mse"),
+        ("best .", "no checkpoint with values and no evaluation below ."),
         ("report none --out r", "none"),
         ("data verify none", "none"),
         ("data pack none p", "none"),

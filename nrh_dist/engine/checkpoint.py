@@ -2,7 +2,8 @@
 
 ``<run>/checkpoints/epoch-0003-step-000420/`` holds ``model.safetensors`` (weights), ``training_state.pt`` (what resume
 needs), ``meta.json`` (model, size, metrics) and ``manifest.json``, written last. The manifest holds the sha256 of the
-other three and nothing that does not follow from them, so that every change of any of the four files is seen.
+other three and nothing that does not follow from them, so that every change of any of the four files is seen. An
+exported folder (export.py) is one without the training state and with ``config.yaml``.
 """
 
 import errno
@@ -28,6 +29,7 @@ from nrh_dist.errors import UserError
 
 SCHEMA = 1
 WEIGHTS, STATE, META, MANIFEST = "model.safetensors", "training_state.pt", "meta.json", "manifest.json"
+OWN, EXPORTED = (WEIGHTS, STATE, META), (WEIGHTS, META, "config.yaml")  # what a manifest covers
 FOLDER, BEST = "checkpoints", "best.json"  # of a run
 NAME = re.compile(r"epoch-(\d+)-step-(\d+)")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -93,12 +95,15 @@ def save(parent: Path, weights: dict[str, Tensor], state: dict[str, Any], meta: 
 
 
 def fault(path: Path) -> str | None:
-    """Why the checkpoint at ``path`` must not be read, or None if it verifies. Files beside its four do not matter."""
+    """Why the checkpoint or exported folder at ``path`` must not be read, or None if it verifies.
+
+    Files beside those that the manifest covers do not matter.
+    """
     name = MANIFEST
     try:
         stated = (path / MANIFEST).read_bytes()
         sums = {}
-        for name in (WEIGHTS, STATE, META):
+        for name in EXPORTED if EXPORTED[-1].encode() in stated else OWN:
             with (path / name).open("rb") as file:
                 sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
@@ -109,6 +114,12 @@ def fault(path: Path) -> str | None:
         if actual.encode() not in stated:
             return f"{name} does not match its sha256 in {MANIFEST}"
     return None if stated == _manifest(sums) else f"{MANIFEST} was altered"
+
+
+def digest(path: Path) -> str:
+    """What tells this checkpoint from all others, wherever it lies: the sha256 of its manifest. "" without one."""
+    manifest = path / MANIFEST
+    return hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else ""
 
 
 def newest(run: Path) -> Newest:
@@ -171,6 +182,22 @@ def read_state(path: Path) -> dict[str, Any]:
     return _read(path / STATE, lambda file: torch.load(file, map_location="cpu", weights_only=True))
 
 
+def manifest(contents: dict[str, bytes]) -> bytes:
+    """``manifest.json`` of a folder with these files."""
+    return _manifest({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()})
+
+
+def write_files(folder: Path, contents: dict[str, bytes]) -> None:
+    """Make ``folder`` with these files in it, all of it on the disk when this returns."""
+    folder.mkdir()
+    for name, content in contents.items():
+        with (folder / name).open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    sync_folder(folder)
+
+
 def _contents(weights: dict[str, Tensor], state: dict[str, Any], meta: dict[str, Any]) -> dict[str, bytes]:
     """The files of a checkpoint. In memory first: only Python's own writing tells a full disk from other errors."""
     pickled = io.BytesIO()
@@ -180,7 +207,7 @@ def _contents(weights: dict[str, Tensor], state: dict[str, Any], meta: dict[str,
         STATE: pickled.getvalue(),
         META: _json({"schema": SCHEMA, **meta}),
     }
-    return contents | {MANIFEST: _manifest({name: hashlib.sha256(text).hexdigest() for name, text in contents.items()})}
+    return contents | {MANIFEST: manifest(contents)}
 
 
 def _write(parent: Path, meta: dict[str, Any], contents: dict[str, bytes]) -> Path:
@@ -192,13 +219,7 @@ def _write(parent: Path, meta: dict[str, Any], contents: dict[str, bytes]) -> Pa
         return final
     partial = parent / f".{final.name}.partial"
     try:
-        partial.mkdir()
-        for name, content in contents.items():
-            with (partial / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        sync_folder(partial)
+        write_files(partial, contents)
         if final.exists():
             final.rename(parent / f".{final.name}.damaged")
         partial.rename(final)
@@ -221,13 +242,13 @@ def _is_of_step(path: Path, meta: dict[str, Any]) -> bool:
 def _prune(run: Path, last: Path, keep: int, best: Path | None) -> None:
     found = checkpoints(run)
     end = found.index(last) + 1
-    kept = {path.name for path in found[max(0, end - keep) : end]} | {_named_best(run), best.name if best else ""}
+    kept = {path.name for path in found[max(0, end - keep) : end]} | {named_best(run), best.name if best else ""}
     for path in found:
         if path.name not in kept:
             shutil.rmtree(path, ignore_errors=True)  # half deleted, it does not verify, and the next time takes it
 
 
-def _named_best(run: Path) -> str:
+def named_best(run: Path) -> str:
     """The folder name in ``best.json``; empty where there is none, or none that can be read."""
     try:
         return Path(json.loads((run / BEST).read_text())["checkpoint"]).name

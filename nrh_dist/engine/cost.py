@@ -13,7 +13,7 @@ from nrh_dist import models
 from nrh_dist.models.ptc import Detector
 from nrh_dist.schema import Config
 
-PARAMETERS, GFLOP, LATENCY = "cost/parameters", "cost/gflop", "cost/latency_ms"
+PARAMETERS, GFLOP, LATENCY = COSTS = ("cost/parameters", "cost/gflop", "cost/latency_ms")
 WARM_UP, REPEATS = 3, 15  # forward passes: the first ones choose algorithms and allocate
 
 

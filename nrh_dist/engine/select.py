@@ -1,19 +1,16 @@
-"""Which checkpoint is meant, and which is best."""
+"""Which checkpoint is meant, and which is best by one metric."""
 
 import json
-import math
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nrh_dist.engine import checkpoint
-from nrh_dist.engine.files import read_lines, write_json
+from nrh_dist.engine import checkpoint, gather, ranking
+from nrh_dist.engine.files import write_json
 from nrh_dist.errors import UserError
 
 BEST = checkpoint.BEST
-IDENTITY = "identity"
-HIGHER_IS_BETTER = ("val/psnr", "val/accuracy", "val/iou")
+IDENTITY = gather.IDENTITY
 
 
 class Candidate(NamedTuple):
@@ -44,7 +41,7 @@ def read_best(folder: Path) -> dict[str, Any] | None:
 
 
 def resolve(word: str | Path) -> Path:
-    """The checkpoint folder that CHECKPOINT means: itself, or the best one of a run or sweep folder.
+    """The checkpoint folder that CHECKPOINT means: itself, also exported, or the best one of a run or sweep folder.
 
     ``UserError`` if ``word`` names none, or the best one does not verify: never silently another.
     """
@@ -77,43 +74,9 @@ def run_of(path: Path) -> str:
 
 
 def candidates(folders: Iterable[Path], metric: str) -> list[Candidate]:
-    """Every kept checkpoint below ``folders`` with a value of ``metric``, best first: lowest, but for PSNR and shares.
+    """Every kept checkpoint of the runs below ``folders`` with a value of ``metric``, best first.
 
-    Ties: the earlier epoch, then the run's name. ``UserError`` where no run has the metric.
+    Ties as in ``ranking.TIES``. ``UserError`` where there is none.
     """
-    found = []
-    known: set[str] = set()
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"no folder at {folder}")
-        for rows_file in sorted(folder.rglob("metrics.jsonl")):
-            run = rows_file.parent
-            kept = {(meta["epoch"], meta["step"]): path for path, meta in _verified(run)}
-            for row in read_lines(rows_file):
-                known.update(row)
-                path = kept.get((row.get("epoch"), row.get("step")))
-                if path and math.isfinite(row.get(metric, math.nan)):
-                    found.append(Candidate(row[metric], run.name, path, row["epoch"]))
-    if not found:
-        there = ", ".join(sorted(key for key in known if "/" in key)) or "none"
-        raise UserError(f"no checkpoint with {metric} below {', '.join(map(str, folders))}; metrics there: {there}")
-    sign = -1 if metric in HIGHER_IS_BETTER else 1
-    return sorted(found, key=lambda one: (sign * one.value, one.epoch, one.run))
-
-
-def describe(found: list[Candidate], metric: str, most: int = 10) -> list[str]:
-    """Lines for a person: the best checkpoint with the reason, then the first ``most`` in order."""
-    best = found[0]
-    end = "highest" if metric in HIGHER_IS_BETTER else "lowest"
-    reason = f"{end} {metric} of {len(found)} kept checkpoints; ties go to the earlier epoch, then to the run's name"
-    lines = [f"{best.checkpoint}  ({reason})"]
-    width = max(len(one.run) for one in found[:most])
-    for rank, one in enumerate(found[:most], start=1):
-        lines.append(f"{rank:3}  {one.run:{width}}  epoch {one.epoch:4}  {metric} {one.value:.6g}")
-    return lines
-
-
-def _verified(run: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for path in checkpoint.checkpoints(run):
-        with suppress(UserError):  # damaged
-            yield path, checkpoint.read_meta(path)
+    ranked = ranking.rank(ranking.comparable(gather.gather(folders).candidates, [metric]), [metric])
+    return [Candidate(one.value(metric), one.run, one.path, one.epoch) for one in ranked if one.path]

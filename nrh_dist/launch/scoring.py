@@ -126,13 +126,15 @@ def counts_by_dataset(pack: Pack, rows: np.ndarray) -> dict[str, int]:
 
 
 def described(entry: Entry) -> dict[str, Any]:
-    """Where the weights of a checkpoint come from, with its flat dotted configuration."""
+    """Where the weights of a checkpoint come from, by place and by digest, with its flat dotted configuration."""
     assert entry.path is not None
     meta = checkpoint.read_meta(entry.path)
     return {
         "run": entry.run,
         "model": entry.model,
         "checkpoint": entry.path.name,
+        "path": str(entry.path.absolute()),
+        "digest": checkpoint.digest(entry.path),
         "epoch": meta["epoch"],
         "step": meta["step"],
         "config": {} if entry.true_masks else meta["config"],  # C_s: that of its two_stage

@@ -1,15 +1,10 @@
+import shutil
+
 import pytest
+from choices import make_evaluation, make_run
 
-from nrh_dist.engine import checkpoint, select, track
+from nrh_dist.engine import checkpoint, select
 from nrh_dist.errors import UserError
-
-
-def make_run(root, name, values):
-    for epoch, value in enumerate(values, start=1):
-        meta = {"epoch": epoch, "step": epoch * 10, "metrics": {"val/mse": value}}
-        checkpoint.save(root / name / "checkpoints", {}, {}, meta)
-        track.append_row(root / name, {"epoch": epoch, "step": epoch * 10, "val/mse": value, "val/loss": value / 100})
-    return root / name
 
 
 def test_best_over_runs_and_sweeps(tmp_path):
@@ -85,17 +80,16 @@ def test_a_damaged_best_names_the_way_out(tmp_path):
         select.resolve(run)
 
 
-def test_describe_names_the_best_and_the_reason(tmp_path):
-    make_run(tmp_path, "r", [5.0, 1.0])
-    lines = select.describe(select.candidates([tmp_path], "val/mse"), "val/mse")
-    assert "epoch-0002-step-000020" in lines[0] and "lowest val/mse" in lines[0]
-    assert len(lines) == 3
-
-
 def test_the_best_psnr_is_the_highest(tmp_path):
-    run = make_run(tmp_path, "r", [5.0, 1.0])
-    for epoch, psnr in ((1, 20.0), (2, 30.0)):
-        track.append_row(run, {"epoch": epoch, "step": epoch * 10, "val/psnr": psnr})
+    run = make_run(tmp_path, "r", [20.0, 30.0, 25.0], metric="val/psnr")
     found = select.candidates([run], "val/psnr")
-    assert found[0].value == max(one.value for one in found)
-    assert "highest val/psnr" in select.describe(found, "val/psnr")[0]
+    assert [one.value for one in found] == [30.0, 25.0, 20.0]
+
+
+def test_an_evaluation_of_what_is_gone_is_not_the_best_of_a_sweep(tmp_path):
+    kept, lost = make_run(tmp_path / "sweep", "kept", [5.0]), make_run(tmp_path, "lost", [1.0])
+    scores = {"kept": {"mse": 5.0}, "lost": {"mse": 1.0}}
+    checkpoints = {run.name: checkpoint.checkpoints(run)[0] for run in (kept, lost)}
+    make_evaluation(tmp_path / "sweep" / "evaluation", scores, checkpoints)
+    shutil.rmtree(lost)
+    assert [one.run for one in select.candidates([tmp_path / "sweep"], "mse")] == ["kept"]
