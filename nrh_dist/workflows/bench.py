@@ -2,8 +2,9 @@
 
     nrh bench loader --data iharmony4      two minutes on two cores; at least 200 times a loader that decodes
     nrh bench step                         ten minutes on two cores, of which compiling takes most
-    nrh bench ray                          eight minutes on two cores
+    nrh bench ray                          twelve minutes on two cores
     nrh bench generate --images train2017 --annotations instances_train2017.json     ten minutes on two cores
+    nrh bench sweep                        half an hour on two cores the first time: 42 trainings, which are kept
 
 A further bench is a function in ``BENCHES``, which imports its file by itself: ``step`` must run where there is little
 more than PyTorch. What benches share is in ``measure.py``.
@@ -67,18 +68,32 @@ def _generate(given: Input, say: Say) -> list[Figure]:
     return bench_generate.bench(given.images, given.annotations, given.count, say)
 
 
+def _sweep(given: Input, say: Say) -> list[Figure]:
+    from nrh_dist.workflows import bench_sweep
+
+    return bench_sweep.bench(say)
+
+
 BENCHES: dict[str, Callable[[Input, Say], list[Figure]]] = {
     "loader": _loader,
     "step": _step,
     "ray": _ray,
     "generate": _generate,
+    "sweep": _sweep,
 }
-USES = {"loader": ("data",), "step": (), "ray": (), "generate": ("images", "annotations", "count")}  # of Input
+USES = {
+    "loader": ("data",),
+    "step": (),
+    "ray": (),
+    "generate": ("images", "annotations", "count"),
+    "sweep": (),
+}  # of Input
 ABOUT = {
     "loader": "the feed from a pack, against decoding files and against webdataset",
     "step": "a training step, against the same models in plain PyTorch",
     "ray": "training by two workers on Ray, against torchrun",
     "generate": "the COCO-Exp generator, against the naive route",
+    "sweep": "the epochs that a search needs, against a full random search",
 }
 
 
