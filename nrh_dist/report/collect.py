@@ -135,21 +135,19 @@ def read(folder: Path) -> Evaluation:
     return Evaluation(folder, summary, results, strips)
 
 
-def read_json(path: Path, kind: type) -> Any:
-    """The file as a ``kind``; ``UserError`` where it is damaged or has another schema."""
+def read_json(path: Path, kind: type, expected: int = SCHEMA, remedy: str = "make the evaluation again") -> Any:
+    """The file as a ``kind``; ``UserError``, ending in ``remedy``, where it is damaged or has another schema."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not JSON, or not UTF-8
-        raise UserError(f"{path} is not readable JSON ({error}): make the evaluation again") from None
+        raise UserError(f"{path} is not readable JSON ({error}): {remedy}") from None
     schema = values.get("schema") if isinstance(values, dict) else None
-    if schema != SCHEMA:
-        raise UserError(
-            f"{path} has schema {schema}, but this version reads schema {SCHEMA}: make the evaluation again"
-        )
+    if schema != expected:
+        raise UserError(f"{path} has schema {schema}, but this version reads schema {expected}: {remedy}")
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
-        raise UserError(f"{path} is not as expected: {error}; make the evaluation again") from None
+        raise UserError(f"{path} is not as expected: {error}; {remedy}") from None
 
 
 def _read_rows(path: Path) -> list[Result]:

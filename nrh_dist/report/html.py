@@ -11,7 +11,16 @@ import jinja2
 
 from nrh_dist.errors import UserError
 from nrh_dist.report import against as comparison
-from nrh_dist.report import detector_chapter, detector_collect, figures, paper, strips, tables
+from nrh_dist.report import (
+    detector_chapter,
+    detector_collect,
+    figures,
+    paper,
+    strips,
+    sweep_chapter,
+    sweep_collect,
+    tables,
+)
 from nrh_dist.report.collect import IDENTITY, Evaluation, read
 from nrh_dist.report.detector_chapter import DetectorChapter
 from nrh_dist.report.detector_collect import DetectorEvaluation
@@ -19,6 +28,7 @@ from nrh_dist.report.difference_chapter import MaskComparison, compare_masks
 from nrh_dist.report.parts import Picture, number
 from nrh_dist.report.sections import Section, sections
 from nrh_dist.report.statistics import FEWEST_PHOTOS, change, means
+from nrh_dist.report.sweep_chapter import SweepChapter
 from nrh_dist.report.tables import Table
 
 GENERATOR = '<meta name="generator" content="nrh report">'
@@ -41,20 +51,24 @@ class Chapter:
 
 
 def write(evaluations: list[Path], out: Path, against: Path | None = None) -> Path:
-    """Write the report of these evaluation folders into ``out`` and return its ``index.html``.
+    """Write the report of these folders, of evaluations or sweeps, into ``out`` and return its ``index.html``.
 
     An earlier report in ``out`` is replaced as a whole; any other content is refused. Everything is written beside
-    ``out`` first, so that a failure leaves ``out`` as it was. Raises ``UserError`` for folders that are no evaluations
-    or damaged, and for an ``against`` that shares no image with them.
+    ``out`` first, so that a failure leaves ``out`` as it was. Raises ``UserError`` for folders that are neither or are
+    damaged, and for an ``against`` that shares no image with them.
     """
     if not evaluations:
-        raise UserError("a report needs at least one evaluation folder: give one that nrh evaluate wrote")
+        raise UserError("a report needs at least one folder: give one that nrh evaluate or nrh tune wrote")
     out = out.resolve()
     _check_out(out, [*evaluations, *([against] if against else [])])
+    sweeps = [sweep_collect.read(one) for one in evaluations if sweep_collect.is_sweep(one)]
+    evaluations = [one for one in evaluations if not sweep_collect.is_sweep(one)]
     detectors = [detector_collect.read(one) for one in evaluations if detector_collect.is_detector(one)]
     found = [read(folder) for folder in evaluations if not detector_collect.is_detector(folder)]
     if against and (detector_collect.is_detector(against) or not found):
-        raise UserError(f"--against {against} compares evaluations of harmonisers, not of detectors: leave it out")
+        raise UserError(
+            f"--against {against} compares evaluations of harmonisers, not of detectors or sweeps: leave it out"
+        )
     for evaluation in found:
         tables.check_summary(evaluation)
     earlier = comparison.pairs(found, read(against)) if against else None
@@ -65,7 +79,8 @@ def write(evaluations: list[Path], out: Path, against: Path | None = None) -> Pa
         chapters = [_chapter(section, partial) for section in sections(found)]
         detector_chapters = detector_chapter.chapters(detectors, partial)
         compared = _compare(*earlier, partial) if earlier else []
-        page = _render(chapters, detector_chapters, found, compared, against)
+        sweep_chapters = sweep_chapter.chapters(sweeps, partial)
+        page = render(chapters, detector_chapters, sweep_chapters, found, compared, against)
         (partial / "index.html").write_text(page, encoding="utf-8")
         _install(partial, out)
     finally:
@@ -187,13 +202,16 @@ def _compare(found: list[comparison.Pair], left_out: int, folder: Path) -> list[
     return [models, comparison.by_image(found, MOVERS)]
 
 
-def _render(
+def render(
     chapters: list[Chapter],
     detectors: list[DetectorChapter],
+    sweeps: list[SweepChapter],
     evaluations: list[Evaluation],
     compared: list[Table],
-    against: Path | None,
+    against: Path | None = None,
+    has_tables: bool = True,
 ) -> str:
+    """The page; ``has_tables`` says whether CSV files lie beside it in ``tables``."""
     made: list[Evaluation | DetectorEvaluation] = [*evaluations, *(chapter.evaluation for chapter in detectors)]
     field = [tables.masked_methods()]
     if not any(chapter.section.collection for chapter in chapters):
@@ -209,9 +227,11 @@ def _render(
     environment.globals.update(column_groups=_column_groups, starts_group=_starts_group)
     return environment.get_template("page.html").render(
         generator=GENERATOR,
-        headlines=[*chapters, *detectors],
+        headlines=[*chapters, *detectors, *sweeps],
         chapters=chapters,
         detectors=detectors,
+        sweeps=sweeps,
+        has_tables=has_tables,
         evaluations=made,
         compared=compared,
         against=against,
