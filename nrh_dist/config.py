@@ -136,7 +136,7 @@ def run_dir(config: Config) -> Path:
 
 def check(config: Config) -> None:
     """Raise ``UserError`` for the first value that breaks a rule, naming the rule, the value and the way out."""
-    model, data, train, scale = config.model, config.data, config.train, config.scale
+    model, data, train, track, scale = config.model, config.data, config.train, config.track, config.scale
     _require(data.size in SIZES, "data.size", data.size, f"must be one of {SIZES}")
     _require(0 < model.width <= 4, "model.width", model.width, "must be in (0, 4]; 1.0 is the paper")
     _require(0 <= data.val_fraction < 1, "data.val_fraction", data.val_fraction, "must be in [0, 1)")
@@ -161,6 +161,8 @@ def check(config: Config) -> None:
     _require(train.bad_steps >= 1, "train.bad_steps", train.bad_steps, "must be at least 1")
     _require(train.rollbacks >= 0, "train.rollbacks", train.rollbacks, "must be 0 or more")
     _require(data.max_bad_files >= 0, "data.max_bad_files", data.max_bad_files, "must be 0 or more")
+    _require(track.strip_epochs >= 0, "track.strip_epochs", track.strip_epochs, "must be 0 or more")
+    _require(track.finish_seconds >= 2, "track.finish_seconds", track.finish_seconds, "must be at least 2")
     _require(scale.hang_seconds > 0, "scale.hang_seconds", scale.hang_seconds, "must be above 0")
     _require(scale.workers >= 1, "scale.workers", scale.workers, "must be at least 1")
     _require(scale.max_failures >= 0, "scale.max_failures", scale.max_failures, "must be 0 or more")

@@ -133,11 +133,19 @@ class Speed:
 
 @dataclass
 class Track:
-    """Weights & Biases beside the JSONL file. The environment's WANDB_MODE beats ``wandb``."""
+    """Weights & Biases beside the JSONL file. The environment's WANDB_MODE beats ``wandb``.
+
+    Every ``strip_epochs`` epochs (0: never) a few validation photos are shown beside what the model makes of them.
+    ``artifacts``: the best checkpoint when the run ends, or that of every epoch. The end of a run waits for W&B for
+    ``finish_seconds`` at most; what was not sent by then is left for ``nrh track sync``.
+    """
 
     wandb: Literal["online", "offline", "disabled"] = "offline"
     project: str = "nrh_dist"
     group: str | None = None
+    strip_epochs: int = 5
+    artifacts: Literal["none", "best", "all"] = "best"
+    finish_seconds: float = 8.0
 
 
 @dataclass

@@ -20,7 +20,7 @@ from nrh_dist.data.feed import Feed
 from nrh_dist.data.layouts import Source
 from nrh_dist.data.pack import Pack, cached_pack, check, distinct_objects, open_pack
 from nrh_dist.data.samples import is_held_out
-from nrh_dist.engine import features, rundir, track
+from nrh_dist.engine import features, rundir, strips, track
 from nrh_dist.engine.assemble import new_model
 from nrh_dist.engine.dist import Place, torchrun_place
 from nrh_dist.engine.fit import Fit, Report
@@ -52,10 +52,13 @@ def run(
     pack = open_pack(pack_path)
     train_rows, val_rows = split_rows(pack, config)
     model = new_model(config, say).to(place.device)
-    task, tracker = task_of(config, pack), track.open_tracker(config, folder) if place.is_main else track.Nothing()
+    task = task_of(config, pack)
+    tracker = track.open_tracker(config, folder, pack, say) if place.is_main else track.Nothing()
+    shown = strips.chosen(val_rows)
 
     def tell(row: dict[str, Any]) -> None:
-        tracker.log(row)
+        pictures = folder / strips.FOLDER / f"epoch-{row['epoch']:04d}"
+        tracker.log(row, lambda: strips.write(config, model, fit.feed, shown, pictures))
         report(row)
 
     try:

@@ -1,35 +1,33 @@
 """Tracking: one JSON line an epoch always; Weights & Biases or nothing beside it, never on the critical path."""
 
 import hashlib
-import json
 import math
 import os
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from nrh_dist import config as configuration
-from nrh_dist.engine import wandb_process
+from nrh_dist.data.pack import Pack
+from nrh_dist.engine import checkpoint, wandb_process
 from nrh_dist.engine.files import read_lines, write_lines
+from nrh_dist.engine.progress import Say
+from nrh_dist.engine.wandb_run import WandbRun
 from nrh_dist.schema import Config
 
 METRICS = "metrics.jsonl"
-INIT_SECONDS = 30.0  # that a W&B server has to take a run, beside the training
-LATE_SECONDS = 3.0  # that it has for it still when the training is done
-FINISH_SECONDS = 8.0  # that it has to take the rest of a run that it took
-LOCAL_SECONDS = 60.0  # for what waits for no server; a machine may be busy
-PIPE_BYTES = 2**20  # some thousand rows
+KEPT = "kept"  # beside W&B's folders of a run: what it is still to send
+
+Picture = tuple[str, str]  # caption, path
+Draw = Callable[[], list[Picture]]
 
 
 class Tracker(Protocol):
     """What the loop tells: one row an epoch, and the end."""
 
-    def log(self, row: dict[str, Any]) -> None:
-        """Record the numbers of one epoch."""
+    def log(self, row: dict[str, Any], draw: Draw) -> None:
+        """Record the numbers of one epoch; ``draw`` makes its pictures, where they are wanted."""
 
     def finish(self) -> None:
         """No more rows will come."""
@@ -38,7 +36,7 @@ class Tracker(Protocol):
 class Nothing:
     """The tracker of ranks that do not write, and of ``track.wandb=disabled``."""
 
-    def log(self, row: dict[str, Any]) -> None:
+    def log(self, row: dict[str, Any], draw: Draw) -> None:
         """Do nothing."""
 
     def finish(self) -> None:
@@ -46,138 +44,101 @@ class Nothing:
 
 
 class WandbTracker:
-    """A W&B run under a stable id, so that a resumed run continues it, in a process of its own.
+    """A training as a W&B run under a stable id, so that a resumed training continues it.
 
-    A tracker must not stop, slow or change a training. Nothing here waits for W&B before the end, and there for
-    ``FINISH_SECONDS`` at most. A server that did not take the run at the start makes it an offline one, with all rows.
-    Any other failure is said once and ends tracking; the rows are in ``metrics.jsonl``.
+    A tracker must not stop, slow or change a training: see ``WandbRun``. Pictures that cannot be made are said once,
+    and no more are tried.
     """
 
-    def __init__(self, config: Config, folder: Path, mode: str) -> None:
-        self._options: dict[str, Any] = {
+    def __init__(self, config: Config, folder: Path, pack: Pack, mode: str, say: Say) -> None:
+        self._config, self._folder, self._say = config, folder, say
+        self._strip_epochs = config.track.strip_epochs
+        options = {
             "mode": mode,
             "project": config.track.project,
             "group": config.track.group or config.model.name,
+            "job_type": config.stage,
             "name": folder.name,
-            "id": _stable_id(folder),
-            "resume": "allow",
-            "dir": str(folder.absolute()),
-            "config": configuration.flatten(config),
-            "settings": {
-                "x_transaction_log_flush_interval": 1,  # a kill must not lose records
-                "x_stats_pid": os.getpid(),
-                "init_timeout": INIT_SECONDS,
-                "finish_timeout": FINISH_SECONDS - 1,
-                "console": "off",
-                "silent": True,
-            },
+            "id": stable_id(folder),
+            "config": configuration.to_dict(config),
         }
-        self._rows: list[dict[str, Any]] = []
-        self._process: subprocess.Popen[bytes] | None = None
-        self._start()
+        self._run = WandbRun(folder, options, config.track.finish_seconds, say)
+        if config.track.artifacts != "none":
+            self._run.tell("artifact", **pack_artifact(folder, pack))
+            self._offer_best()
 
-    def log(self, row: dict[str, Any]) -> None:
-        """Hand one row over; never waits."""
-        self._rows.append(row)
-        if self._process and self._process.poll() is not None:
-            self._bury()
-        elif self._process:
-            self._send(row)
+    def log(self, row: dict[str, Any], draw: Draw) -> None:
+        """Hand one row over, with pictures every ``track.strip_epochs`` and after the last; never waits."""
+        self._run.tell("log", row=row, pictures=self._pictures(row["epoch"], draw))
+        if self._config.track.artifacts == "best":
+            self._offer_best()
+        elif self._config.track.artifacts == "all":
+            path = self._folder / checkpoint.FOLDER / checkpoint.checkpoint_name(row["epoch"], row["step"])
+            aliases = ["best", "latest"] if path.name == checkpoint.named_best(self._folder) else ["latest"]
+            artifact = checkpoint_artifact(self._folder, path, aliases)
+            with suppress(OSError):
+                wandb_process.keep(artifact["path"], artifact["place"])  # at once: it may soon be pruned
+            self._run.tell("artifact", **artifact)
 
     def finish(self) -> None:
-        """Close the run within a few seconds; what could not be sent stays in its folder for ``wandb sync``."""
-        while self._process:
-            _pipe(self._process).close()
-            self._wait()
-            self._bury()
+        """Close the run within ``track.finish_seconds``."""
+        self._run.finish()
 
-    def _wait(self) -> None:
-        """Until the process ended, or had the time for what it is about; then it is ended."""
-        assert self._process
-        since: dict[bytes, float] = {}
-        patience = {wandb_process.ASKING: LATE_SECONDS, wandb_process.TAKEN: FINISH_SECONDS}
-        while self._process.poll() is None:
-            about = self._about() if self._options["mode"] == "online" else b""
-            if time.monotonic() - since.setdefault(about, time.monotonic()) > patience.get(about, LOCAL_SECONDS):
-                self._process.kill()
-                self._process.wait()
-            time.sleep(0.02)
+    def _offer_best(self) -> None:
+        """Have the best checkpoint so far sent when the run ends, however it ends."""
+        if self._config.track.artifacts == "best" and (name := checkpoint.named_best(self._folder)):
+            path = self._folder / checkpoint.FOLDER / name
+            self._run.tell("at_the_end", **checkpoint_artifact(self._folder, path, ["best", "latest"]))
 
-    def _start(self) -> None:
-        script = Path(wandb_process.__file__)
-        environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
+    def _pictures(self, epoch: int, draw: Draw) -> list[Picture]:
+        every = self._strip_epochs
+        if not every or (epoch % every and epoch < self._config.train.epochs):
+            return []
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", str(script)],  # -P: the modules beside it are not to stand in for Python's own
-                bufsize=0,
-                pipesize=PIPE_BYTES,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=environment | {"WANDB_SILENT": "true"},
-                start_new_session=True,  # Ctrl-C ends the training; this ends with it
-            )
-        except OSError as error:
-            print(f"W&B failed ({error.strerror}): training goes on without it", flush=True)
-            return
-        self._output = b""
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe
-            os.set_blocking(pipe.fileno(), False)
-        for line in (self._options, *self._rows):
-            self._send(line)
-
-    def _send(self, line: dict[str, Any]) -> None:
-        assert self._process
-        content = json.dumps(line).encode() + b"\n"
-        with suppress(BrokenPipeError):  # it is gone, which the next row or the end will find
-            if _pipe(self._process).write(content) != len(content):  # it is so far behind that the pipe is full
-                self._process.kill()
-
-    def _about(self) -> bytes:
-        """The last of ``wandb_process``'s marks; empty while the SDK is being loaded."""
-        assert self._process and self._process.stdout
-        self._output += self._process.stdout.read() or b""
-        marks = wandb_process.ASKING + wandb_process.TAKEN
-        return self._output[: len(self._output) - len(self._output.lstrip(marks))][-1:]
-
-    def _bury(self) -> None:
-        """Clear up after the process that ended; begin again offline where the server did not take the run."""
-        assert self._process
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # the SDK's own service
-        taken, code = self._about() == wandb_process.TAKEN, self._process.returncode
-        reason = self._output.decode(errors="replace").lstrip("?!") or "no answer in time" if code else ""
-        self._process = None
-        if not taken and self._options["mode"] == "online":
-            print(f"W&B does not answer ({reason}): this run is tracked offline", flush=True)
-            self._options["mode"] = "offline"
-            self._start()
-        elif code:
-            print(f"W&B failed ({reason}): training goes on without it", flush=True)
+            return draw()
+        except Exception as error:  # a full disk, no memory left on the GPU
+            self._strip_epochs = 0
+            self._say(f"no more image strips: {type(error).__name__}: {str(error).split(chr(10))[0]}")
+            return []
 
 
-def _pipe(process: "subprocess.Popen[bytes]") -> IO[bytes]:
-    assert process.stdin
-    return process.stdin
-
-
-def _stable_id(folder: Path) -> str:
+def stable_id(folder: Path) -> str:
     """The same for a resumed run, another for a run of the same name elsewhere."""
-    return f"{folder.name}-{hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:8]}"
+    return f"{folder.name[:80]}-{hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:8]}"
+
+
+def pack_artifact(folder: Path, pack: Pack) -> dict[str, Any]:
+    """What a training used, for the W&B run in ``folder``: the manifest of its data, never the pixels."""
+    return _artifact(folder, f"pack-{pack.digest[:12]}", "dataset", pack.root / "pack.json", ["latest"], used=True)
+
+
+def checkpoint_artifact(folder: Path, path: Path, aliases: list[str], used: bool = False) -> dict[str, Any]:
+    """What a training made, or an evaluation ``used``: a checkpoint folder, one more version of its run's."""
+    run = path.parent.parent if path.parent.name == checkpoint.FOLDER else path
+    return _artifact(folder, f"checkpoint-{stable_id(run)}", "model", path, aliases, used)
+
+
+def _artifact(folder: Path, name: str, type: str, path: Path, aliases: list[str], used: bool) -> dict[str, Any]:
+    place = folder / "wandb" / KEPT / name / path.name
+    paths = {"path": str(path.absolute()), "place": str(place.absolute())}
+    return {"name": name, "type": type, **paths, "aliases": aliases, "used": used}
 
 
 def wandb_mode(config: Config) -> str:
     """``online``, ``offline`` or ``disabled``: WANDB_MODE beats the config; without a key online becomes offline."""
     mode = os.environ.get("WANDB_MODE") or config.track.wandb
-    has_key = bool(os.environ.get("WANDB_API_KEY")) or _netrc_has_wandb()
-    return "offline" if mode == "online" and not has_key else mode
+    return "offline" if mode == "online" and not has_key() else mode
 
 
-def open_tracker(config: Config, folder: Path) -> Tracker:
+def has_key() -> bool:
+    """Whether W&B finds a key, in the environment or where ``wandb login`` puts it."""
+    return bool(os.environ.get("WANDB_API_KEY")) or _netrc_has_wandb()
+
+
+def open_tracker(config: Config, folder: Path, pack: Pack, say: Say) -> Tracker:
     """The tracker that the configuration asks for."""
     mode = wandb_mode(config)
-    return Nothing() if mode == "disabled" else WandbTracker(config, folder, mode)
+    return Nothing() if mode == "disabled" else WandbTracker(config, folder, pack, mode, say)
 
 
 def append_row(folder: Path, row: dict[str, Any]) -> None:

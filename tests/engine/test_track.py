@@ -1,19 +1,13 @@
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from packs import write_small_pack
+from tracked import EPOCHS, KEY, epochs, records, train, wait_for_the_end, wandb_folders
 from wandb_server import WandbServer
 
 from nrh_dist import config
-from nrh_dist.engine import checkpoint, select, track
+from nrh_dist.data.pack import open_pack
+from nrh_dist.engine import track
 from nrh_dist.engine.files import write_lines
 
 ROW = {"epoch": 1, "step": 3, "val/mse": 4.0}
@@ -60,81 +54,9 @@ def test_mode(monkeypatch, tmp_path, environment, key, asked, expected):
     assert track.wandb_mode(config.load(None, [f"track.wandb={asked}"])) == expected
 
 
-def test_offline_runs_hold_group_config_and_history(tmp_path):
-    """In a process of its own, as the SDK leaves threads behind; read back with W&B's own reader."""
-    code = f"""
-from pathlib import Path
-from nrh_dist import config
-from nrh_dist.engine import track
-one = config.load(None, ["track.group=my-sweep", "run.name=t0001"])
-tracker = track.open_tracker(one, Path({str(tmp_path)!r}))
-for epoch in (1, 2):
-    tracker.log({{"epoch": epoch, "val/mse": 10.0 / epoch}})
-tracker.finish()
-"""
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, env={**_environment(), "WANDB_MODE": "offline"}, timeout=120
-    )
-    (run,) = (tmp_path / "wandb").glob("offline-run-*")
-    shown = inspected(run)
-    assert "my-sweep" in shown and "model.name" in shown
-    assert shown.count("val/mse") >= 2
-
-
-# A small real training; tells how long the tracker held it, and waits after the first epoch until W&B had its say, so
-# that the run is under way when the fault comes.
-TRAINING = """
-import sys, time
-from nrh_dist.engine import run, track
-
-class Timed(track.WandbTracker):
-    held = 0.0
-    def log(self, row):
-        started = time.monotonic()
-        super().log(row)
-        Timed.held = max(Timed.held, time.monotonic() - started)
-        while sys.argv[1] != "init" and self._process.poll() is None and self._about() != b"!":
-            time.sleep(0.02)
-    def finish(self):
-        started = time.monotonic()
-        super().finish()
-        print("TIMES", Timed.held, time.monotonic() - started)
-
-track.WandbTracker = Timed
-run.main(sys.argv[2:])
-"""
-EPOCHS = 3
-KEY = "0f1e2d3c4b" * 4
-
-
-class Trained(NamedTuple):
-    folder: Path
-    output: str
-    held: float  # seconds, the longest log of a row
-    finish: float  # seconds
-
-    def result(self):
-        """Everything that a tracker must not change: rows but for their times, and the bytes of the weights."""
-        rows = track.rows_up_to(self.folder, EPOCHS)
-        timeless = [{key: row[key] for key in row if key not in ("time_s", "images_per_s")} for row in rows]
-        best = select.resolve(self.folder)
-        return timeless, best.name, (best / checkpoint.WEIGHTS).read_bytes()
-
-
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory):
     return write_small_pack(tmp_path_factory.mktemp("track")).root
-
-
-def train(pack, folder, mode, url="", breaks_at="init"):
-    words = ["preset=tiny", "model.name=dih_nm", "model.width=0.1", f"data.pack={pack}", "data.val_fraction=0.3"]
-    words += [f"train.epochs={EPOCHS}", f"run.root={folder}", "run.name=r", f"track.wandb={mode}"]
-    environment = _environment() | {"WANDB_BASE_URL": url, "WANDB_API_KEY": KEY, "HOME": str(folder)}
-    command = [sys.executable, "-c", TRAINING, breaks_at, *words]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    times = re.search(r"TIMES (\S+) (\S+)", done.stdout)
-    return Trained(folder / "r", done.stdout, *(map(float, times.groups()) if times else (0.0, 0.0)))
 
 
 @pytest.fixture(scope="module")
@@ -143,16 +65,52 @@ def untracked(pack, tmp_path_factory):
     return train(pack, tmp_path_factory.mktemp("untracked"), "disabled").result()
 
 
-def test_rows_come_to_a_server_and_training_is_the_same(pack, untracked, tmp_path):
+def test_a_resumed_run_continues_its_run_also_offline(pack, untracked, tmp_path):
+    """Killed after the second epoch: two folders of W&B with one id, which together hold each epoch once."""
+    train(pack, tmp_path, "offline", "track.group=my-sweep", "track.strip_epochs=2", killed_after=2)
+    wait_for_the_end(str(tmp_path))
+    trained = train(pack, tmp_path, "offline", "track.group=my-sweep", "track.strip_epochs=2")
+    wait_for_the_end(str(tmp_path))
+    assert trained.result() == untracked
+    parts = wandb_folders(trained.folder)
+    assert [epochs(part) for part in parts] == [[1, 2], [3]]
+    shown = [one for part in parts for one in records(part, "history")]
+    assert [one["step"]["num"] for one in shown] == [1, 2, 3]
+    assert [one["item"].get("samples.count") for one in shown] == [None, 4, 4]
+    begun = [records(part, "run")[0] for part in parts]
+    assert len({one["run_id"] for one in begun}) == 1
+    assert [one["run_group"] for one in begun] == ["my-sweep"] * 2
+    assert begun[0]["config"]["update"]["optim"]["lr"] == 0.001
+    for part in parts:
+        (metric,) = records(part, "metric")
+        assert (metric["glob_name"], metric["step_metric"]) == ("*", "epoch")
+        data, best = records(part, "artifact")
+        assert data["use_after_commit"] and [one["path"] for one in data["manifest"]["contents"]] == ["pack.json"]
+        assert sorted(best["aliases"]) == ["best", "latest"] and not best.get("use_after_commit")
+    assert_clean(trained.folder)
+
+
+def test_everything_comes_to_a_server_and_training_is_the_same(pack, untracked, tmp_path):
     with WandbServer() as server:
-        trained = train(pack, tmp_path, "online", server.url, "running")
-        requests = list(server.requests)
+        words = ("track.artifacts=all", "track.strip_epochs=1")
+        trained = train(pack, tmp_path, "online", *words, url=server.url, breaks_at="running")
+        requests, store = list(server.requests), server.store
     assert trained.result() == untracked
     (created, *_) = [text for _, text in requests if "mutation UpsertBucket" in text]
     assert json.loads(created)["variables"]["groupName"] == "dih_nm"
-    sent = "".join(text for path, text in requests if path.endswith("/file_stream"))
-    assert sent.count("val/mse") >= EPOCHS
-    assert_clean(trained.folder, server.url)
+    run = store.runs[track.stable_id(trained.folder)]
+    assert [row["epoch"] for row in run["history"]] == [1, 2, 3]
+    (used,), made = [store.artifacts[i] for i in run["used"]], [store.artifacts[i] for i in run["made"]]
+    assert used["name"] == f"pack-{open_pack(pack).digest[:12]}" and used["files"] == ["pack.json"]
+    best = int(untracked[1].split("-")[1])
+    expected = [{"best"} if epoch == best else set() for epoch in (1, 2, 3)]
+    expected[-1].add("latest")
+    assert [one["aliases"] for one in made] == expected
+    assert all(len(one["files"]) == 4 and one["state"] == "COMMITTED" for one in (*made,))
+    assert sum("samples" in name for name in store.uploads) == 4 * EPOCHS
+    (folder,) = wandb_folders(trained.folder)
+    assert not list((folder.parent / track.KEPT).rglob("*.*")) and list(folder.glob("*.synced"))
+    assert_clean(trained.folder)
 
 
 FAULTS = ("refuse", "silent", "error", "text", "truncated")
@@ -170,68 +128,48 @@ FAST = ("silent", "init")
 def test_whatever_the_server_does_training_is_the_same(pack, untracked, tmp_path, fault, breaks_at):
     """Losses and weights to the bit; no row waits; the end comes soon; the key is in no file; no process stays."""
     with WandbServer(fault, breaks_at) as server:
-        trained = train(pack, tmp_path, "online", server.url, breaks_at)
+        trained = train(pack, tmp_path, "online", "track.artifacts=all", url=server.url, breaks_at=breaks_at)
         assert server.broken.is_set()
     print(f"{fault} at {breaks_at}: a row held {trained.held:.3f} s, the end took {trained.finish:.1f} s")
     assert trained.result() == untracked
-    assert trained.held < 1
-    if breaks_at == "init":  # begun again on this machine, which may be busy
+    assert trained.held < 1 and trained.finish < 8 + 1
+    wait_for_the_end(server.url)
+    if breaks_at == "init":
         assert "W&B does not answer (" in trained.output and "tracked offline" in trained.output
-        assert inspected(next((trained.folder / "wandb").glob("offline-run-*"))).count("val/mse") >= EPOCHS
+        assert epochs(next((trained.folder / "wandb").glob("offline-run-*"))) == [1, 2, 3]
     else:
-        assert trained.finish < track.FINISH_SECONDS + 1
-        assert inspected(next((trained.folder / "wandb").glob("run-*"))).count("val/mse") >= EPOCHS
-    assert_clean(trained.folder, server.url)
+        assert epochs(next((trained.folder / "wandb").glob("run-*"))) == [1, 2, 3]
+    assert_clean(trained.folder)
 
 
-def test_no_sdk_is_no_reason_to_stop(tmp_path, monkeypatch, capsys):
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "wandb.py").write_text("raise RuntimeError('half installed')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
-    tracker = track.WandbTracker(config.load(None, []), tmp_path, "online")
-    tracker.log(ROW)
+def test_strips_that_cannot_be_made_are_said_once(pack, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    said: list[str] = []
+    tracker = track.open_tracker(config.load(None, ["track.strip_epochs=1"]), tmp_path, open_pack(pack), said.append)
+
+    def draw():
+        raise RuntimeError("out of memory\non this GPU")
+
+    tracker.log(ROW, draw)
+    tracker.log({**ROW, "epoch": 2}, draw)
     tracker.finish()
-    assert "W&B failed (RuntimeError: half installed): training goes on without it" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    track.WandbTracker(config.load(None, []), tmp_path, "offline").finish()
-    assert "W&B failed (No such file or directory)" in capsys.readouterr().out
+    assert said == ["no more image strips: RuntimeError: out of memory"]
+    assert epochs(wandb_folders(tmp_path)[0]) == [1, 2]
 
 
-def test_rows_do_not_wait_for_a_process_that_stands_still(tmp_path, capsys):
-    """More rows than the pipe takes; the process is stopped, as if the machine had swapped it out."""
-    tracker = track.WandbTracker(config.load(None, []), tmp_path, "offline")
-    os.kill(tracker._process.pid, signal.SIGSTOP)
-    started = time.monotonic()
-    for number in range(8000):
-        tracker.log({**ROW, "epoch": number, "filler": "x" * 200})
-    assert time.monotonic() - started < 5
+def test_a_checkpoint_that_is_gone_costs_its_artifact_only(pack, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    said: list[str] = []
+    tracker = track.open_tracker(config.load(None, ["track.artifacts=all"]), tmp_path, open_pack(pack), said.append)
+    tracker.log(ROW, list)
     tracker.finish()
-    assert "training goes on without it" in capsys.readouterr().out
+    (run,) = wandb_folders(tmp_path)
+    assert epochs(run) == [1] and len(records(run, "artifact")) == 1  # the pack's
+    assert len(said) == 1 and "left out checkpoint-" in said[0]
 
 
-def inspected(run):
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def assert_clean(folder, url):
-    """The key is in no file, and no process that was started for the run is there still."""
+def assert_clean(folder):
+    """The key is in no file."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert len(files) > 5
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
-    for _ in range(100):
-        if not (left := [path for path in Path("/proc").glob("[0-9]*/environ") if _holds(path, url)]):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"left over: {[(path.parent / 'cmdline').read_text() for path in left]}")
-
-
-def _holds(environ, text):
-    try:
-        return text.encode() in environ.read_bytes()
-    except OSError:
-        return False
-
-
-def _environment():
-    return {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}

@@ -21,7 +21,10 @@ NONE: dict[str, list[Any]] = {"edges": []}
 
 
 class WandbServer:
-    """Runs while entered. ``requests`` holds path and body of each request; ``broken`` is set from the fault on."""
+    """Runs while entered. ``requests`` holds path and body of each request; ``broken`` is set from the fault on.
+
+    ``store`` is what it knows of runs and artifacts by then.
+    """
 
     def __init__(self, fault: str | None = None, breaks_at: str = "init") -> None:
         self.fault, self.breaks_at = fault, breaks_at
@@ -48,6 +51,7 @@ class WandbServer:
         self._server.daemon_threads = True
         self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that hang up
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.store = _Store(self.url)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     def __enter__(self) -> "WandbServer":
@@ -81,7 +85,7 @@ class WandbServer:
         if self.fault and self.breaks_at == "finish" and is_end:
             self._break()
         if not self.broken.is_set():
-            _send(request, 200, json.dumps(_reply(request.path, text)).encode())
+            _send(request, 200, json.dumps(self.store.reply(request.path, text)).encode())
             if self.fault and self.breaks_at == "running" and "upsertBucket" in text:
                 self._break()
         elif self.fault == "silent":
@@ -91,7 +95,7 @@ class WandbServer:
         elif self.fault == "text":
             _send(request, 200, b"<html>not what you think")
         elif self.fault == "truncated":
-            answer = json.dumps(_reply(request.path, text)).encode()
+            answer = json.dumps(self.store.reply(request.path, text)).encode()
             _send(request, 200, answer, answer[: len(answer) // 2])
             request.close_connection = True
 
@@ -105,23 +109,107 @@ def _send(request: BaseHTTPRequestHandler, status: int, answer: bytes, sent: byt
     request.wfile.flush()
 
 
-def _reply(path: str, text: str) -> dict[str, Any]:
-    if not path.endswith("/graphql"):
-        return {}
-    asked = json.loads(text)
-    query, given = asked.get("query", ""), asked.get("variables") or {}
-    if "upsertBucket" in query:
-        project = {"id": "p", "name": given.get("project") or "p", "entity": {"id": "e", "name": "me"}}
-        name = given.get("name") or "r"
-        bucket = {"id": "x", "name": name, "displayName": name, "project": project, "historyLineCount": 0}
-        bucket |= {"eventsLineCount": 0, "logLineCount": 0, "history": "[]", "events": "[]", "tags": []}
-        return {"data": {"upsertBucket": {"bucket": bucket, "inserted": True}}}
-    if "createRunFiles" in query:
-        files = [{"name": name, "uploadUrl": ""} for name in given.get("files", [])]
-        return {"data": {"createRunFiles": {"runID": "x", "uploadHeaders": [], "files": files}}}
-    if "viewer" in query:
-        info = {"cliVersionInfo": None, "latestLocalVersionInfo": None, "features": []}
-        return {"data": {"viewer": USER | {"teams": NONE, "apiKeys": NONE}, "serverInfo": info}}
-    if "serverInfo" in query:
-        return {"data": {"serverInfo": {"cliVersionInfo": None, "features": []}}}
-    return {"data": {}}
+class _Store:
+    """What the server was given: runs with their history, artifacts and what became of them.
+
+    A run: ``history`` (rows by their place in the file), ``made`` and ``used`` artifacts. An artifact: name, digest,
+    aliases and files; the same digest under the same name is the same one.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.artifacts: list[dict[str, Any]] = []
+        self.uploads: dict[str, int] = {}
+        self.lock = threading.Lock()
+
+    def reply(self, path: str, text: str) -> dict[str, Any]:
+        with self.lock:
+            if path.startswith("/upload/"):
+                self.uploads[path.removeprefix("/upload/")] = len(text)
+            elif path.endswith("/file_stream"):
+                self._take_rows(path.split("/")[-2], json.loads(text))
+            elif path.endswith("/graphql"):
+                asked = json.loads(text)
+                given = asked.get("variables") or {}
+                return {"data": self._answer(asked.get("query", ""), given, given.get("input") or {})}
+            return {}
+
+    def _take_rows(self, run: str, told: dict[str, Any]) -> None:
+        history = (told.get("files") or {}).get("wandb-history.jsonl")
+        if history:
+            rows = self._run(run)["history"]
+            rows[history["offset"] :] = [json.loads(line) for line in history["content"]]
+
+    def _run(self, name: str) -> dict[str, Any]:
+        return self.runs.setdefault(name, {"history": [], "made": [], "used": []})
+
+    def _bucket(self, name: str) -> dict[str, Any]:
+        rows = self._run(name)["history"]
+        bucket = {"id": "x", "name": name, "displayName": name, "historyLineCount": len(rows), "tags": []}
+        bucket |= {"eventsLineCount": 0, "logLineCount": 0, "history": "[]", "events": "[]", "eventsTail": "[]"}
+        return bucket | {"historyTail": json.dumps([json.dumps(row) for row in rows[-1:]]), "config": "{}"}
+
+    def _answer(self, query: str, given: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
+        if "RunResumeStatus" in query:
+            known = given["name"] in self.runs
+            entity = {"id": "e", "name": "me"}
+            bucket = self._bucket(given["name"]) | {"summaryMetrics": "{}", "wandbConfig": "{}"} if known else None
+            return {
+                "model": {"id": "p", "name": given["project"], "entity": entity, "bucket": bucket} if known else None
+            }
+        if "upsertBucket" in query:
+            project = {"id": "p", "name": given.get("project") or "p", "entity": {"id": "e", "name": "me"}}
+            bucket = self._bucket(given.get("name") or "r") | {"project": project}
+            return {"upsertBucket": {"bucket": bucket, "inserted": True}}
+        if "createRunFiles" in query:
+            files = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in given.get("files", [])]
+            return {"createRunFiles": {"runID": "x", "uploadHeaders": [], "files": files}}
+        if "createArtifact(" in query:
+            return {"createArtifact": {"artifact": self._create(told)}}
+        if "createArtifactManifest(" in query or "updateArtifactManifest(" in query:
+            verb = "createArtifactManifest" if "createArtifactManifest(" in query else "updateArtifactManifest"
+            name = f"manifest-{given.get('artifactID') or given.get('artifactManifestID')}"
+            file = {"id": "f", "uploadUrl": f"{self.url}/upload/{name}", "uploadHeaders": []}
+            return {verb: {"artifactManifest": {"id": name, "file": file}}}
+        if "createArtifactFiles(" in query:
+            return {
+                "createArtifactFiles": {
+                    "files": {"edges": [{"node": self._file(one)} for one in told["artifactFiles"]]}
+                }
+            }
+        if "commitArtifact(" in query:
+            artifact = self.artifacts[int(given["artifactID"])]
+            artifact["state"] = "COMMITTED"
+            return {"commitArtifact": {"artifact": {"id": given["artifactID"], "digest": artifact["digest"]}}}
+        if "useArtifact(" in query:
+            self._run(told["runName"])["used"].append(int(told["artifactID"]))
+            return {"useArtifact": {"artifact": {"id": told["artifactID"]}}}
+        if "viewer" in query:
+            info: dict[str, Any] = {"cliVersionInfo": None, "latestLocalVersionInfo": None, "features": []}
+            return {"viewer": USER | {"teams": NONE, "apiKeys": NONE}, "serverInfo": info}
+        return {"serverInfo": {"cliVersionInfo": None, "features": []}} if "serverInfo" in query else {}
+
+    def _create(self, told: dict[str, Any]) -> dict[str, Any]:
+        name, digest = told["artifactCollectionName"], told["digest"]
+        same = [i for i, one in enumerate(self.artifacts) if (one["name"], one["digest"]) == (name, digest)]
+        if not same:
+            same = [len(self.artifacts)]
+            self.artifacts.append({"name": name, "digest": digest, "state": "PENDING", "aliases": set(), "files": []})
+        artifact = self.artifacts[same[0]]
+        aliases = {one["alias"] for one in told["aliases"] or []}
+        for other in self.artifacts:
+            if other["name"] == name:
+                other["aliases"] -= aliases
+        artifact["aliases"] |= aliases
+        if not told.get("isUserCreated"):
+            self._run(told["runName"])["made"].append(same[0])
+        return {"id": str(same[0]), "state": artifact["state"], "artifactSequence": {"latestArtifact": None}}
+
+    def _file(self, one: dict[str, Any]) -> dict[str, Any]:
+        self.artifacts[int(one["artifactID"])]["files"].append(one["name"])
+        path = f"artifact-{one['artifactID']}/{one['name']}"
+        url = f"{self.url}/upload/{path}"
+        artifact = {"id": one["artifactID"]}
+        return {"id": path, "name": one["name"], "displayName": one["name"], "uploadUrl": url, "uploadHeaders": [],
+                "storagePath": path, "uploadMultipartUrls": None, "artifact": artifact}  # fmt: skip
