@@ -24,13 +24,16 @@ def best(folders: Sequence[Path], metrics: Sequence[str], pareto: bool, out: Pat
     """Choose among all checkpoints below ``folders``, say which and why, and export it to ``out`` where given.
 
     By the first of ``metrics`` (none given: val/mse, or mse where there are evaluations alone), ties by the next, then
-    by ``ranking.TIES``. With ``pareto`` only those on the front of all ``metrics`` are ranked; parameters and
-    operations join where no cost is among them. A latency is measured here and now, only if it is asked for.
+    by ``ranking.TIES``. With ``pareto`` only those on the front of all ``metrics`` are ranked; where these hold costs
+    alone, that default joins, and where they hold none, parameters and operations do. A latency is measured here and
+    now, only if it is asked for.
     """
     if out is not None:
         require_new(out)
     found = gather(folders)
-    metrics = list(metrics) or [_default(found)]
+    metrics = list(metrics)
+    if not metrics or (pareto and set(metrics) <= set(cost.COSTS)):
+        metrics.insert(0, _default(found))
     if pareto and not set(metrics) & set(cost.COSTS):
         metrics += [cost.PARAMETERS, cost.GFLOP]
     add_costs(found.candidates, metrics)

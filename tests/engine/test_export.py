@@ -7,10 +7,14 @@ import pytest
 import safetensors.torch
 import torch
 from choices import PACK, TINY, make_evaluation, make_real_run
+from packs import write_small_pack
 
 from nrh_dist import config
+from nrh_dist.data.pack import open_pack
 from nrh_dist.engine import assemble, checkpoint, choose, detection, score, select
+from nrh_dist.engine.dist import Place
 from nrh_dist.engine.export import export
+from nrh_dist.engine.run import run
 from nrh_dist.errors import UserError
 from nrh_dist.models import MODELS
 
@@ -228,3 +232,19 @@ def test_the_best_is_exported(tmp_path):
     choose.best([tmp_path / "runs"], [], False, tmp_path / "out", said.append)
     assert checkpoint.read_meta(tmp_path / "out")["config"]["seed"] == 4
     assert said[-1].endswith("loaded anew, it gives the same output bit for bit")
+
+
+def test_the_exported_configuration_gives_the_same_weights_again(tmp_path):
+    pack = write_small_pack(tmp_path, train=12).root
+
+    def trained(one):
+        config.run_dir(one).mkdir(parents=True)
+        run(one, pack, Place(), lambda _: None, lambda _: None)
+        return select.resolve(config.run_dir(one))
+
+    words = [f"data.pack={pack}", "data.val_fraction=0.3", "train.epochs=1", "model.name=ptc_dih"]
+    first = trained(config.load(None, [*TINY, *words, f"run.root={tmp_path}/runs"]))
+    out = exported(first, tmp_path / "out")
+    again = trained(config.load(out / "config.yaml", [f"data.pack={pack}", f"run.root={tmp_path}/again"]))
+    assert (again / checkpoint.WEIGHTS).read_bytes() == (out / checkpoint.WEIGHTS).read_bytes()
+    assert f"training list of `{pack.name}`, packed as `{open_pack(pack).digest}`" in (out / "README.md").read_text()
