@@ -111,7 +111,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep's folder. ``lives`` has every life of every trial that began, ``trials`` one entry a trial, its latest.
+    """A sweep's folder. ``lives`` has every life of every trial that began, ``trials`` the latest one of each trial.
 
     All metrics are better lower. The first decides which trials go on; the others are costs, known before training.
     """
@@ -186,7 +186,7 @@ def read(folder: Path) -> Sweep:
     lives = [_life(one, dimensions, written.metrics[0], options["max_epochs"]) for one in folders]
     lives.sort(key=lambda one: (one.index, one.life))
     latest = {one.index: one for one in lives}
-    trials = [latest.get(index, _waiting(index)) for index in range(max([written.trials, *(i + 1 for i in latest)]))]
+    trials = [*latest.values(), *(_waiting(index) for index in range(written.trials) if index not in latest)]
     return Sweep(
         folder=folder,
         metrics=written.metrics,

@@ -111,7 +111,7 @@ def write_table(sweep: Path) -> None:
         name = f"t{index:04d}"
         folder = sweep / "trials" / name
         if not folder.exists():
-            rows.append({"trial": name, "status": "waiting"})
+            rows.append({"trial": name, "epochs": 0, "status": "waiting"})
             continue
         trial = json.loads((folder / "assignment.json").read_text())
         values = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -16,8 +16,6 @@ def test_a_sweep_is_what_its_table_says(tmp_path: Path) -> None:
     found = sweep_collect.read(folder)
     sweep_collect.write_table(found, tmp_path / "trials.csv")
     ours, theirs = ([*csv.DictReader(path.open())] for path in (tmp_path / "trials.csv", folder / "trials.csv"))
-    for row in theirs:
-        row["epochs"] = row["epochs"] or "0"  # of those that wait
     assert ours == theirs
     assert {row["status"] for row in ours} >= {"finished", "stopped early", "failed", "running", "waiting"}
     assert found.epochs == sum(int(row["epochs"]) for row in ours)
@@ -80,6 +78,10 @@ def _with(path: Path, **changed: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
 
 
+def _assign(path: Path, key: str, value: object) -> None:
+    _with(path, assignment={**json.loads(path.read_text())["assignment"], key: value})
+
+
 @pytest.mark.parametrize(
     ("file", "damage", "says"),
     [
@@ -92,6 +94,13 @@ def _with(path: Path, **changed: object) -> None:
         ("trials/t0001/assignment.json", lambda path: path.write_bytes(b"\xff"), "is not readable JSON"),
         ("trials/t0001/assignment.json", lambda path: _with(path, index=2), "is of another trial"),
         ("trials/t0001/assignment.json", lambda path: _with(path, assignment={}), "gives model.fusion_width no value"),
+        (
+            "trials/t0001/assignment.json",
+            lambda path: _assign(path, "model.fusion_width", 300),
+            "no value of the space",
+        ),
+        ("trials/t0001/assignment.json", lambda path: _assign(path, "optim.lr", 0.5), "gives optim.lr no value"),
+        ("trials/t0001/assignment.json", lambda path: _assign(path, "optim.lr", "high"), "gives optim.lr no value"),
         ("trials/t0001/config.yaml", lambda path: path.write_text("a: ["), "is no readable configuration"),
         ("trials/t0001/config.yaml", lambda path: path.unlink(), "is no readable configuration"),
         ("trials/t0001/config.yaml", lambda path: path.write_text("7"), "is no configuration"),
