@@ -245,9 +245,7 @@ def render(
 def _check_out(out: Path, inputs: list[Path]) -> None:
     for folder in inputs:
         if folder.resolve().is_relative_to(out):
-            raise UserError(
-                f"--out {out} holds the evaluation {folder}, which a report would replace: give another folder"
-            )
+            raise UserError(f"--out {out} holds {folder}, which a report would replace: give another folder")
     if not out.exists():
         return
     if not out.is_dir():

@@ -372,6 +372,8 @@ def _log_axis(axes: Axes, values: np.ndarray, name: str) -> None:
         axes.set(**{f"{name}scale": "log"})
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_minor_formatter(NullFormatter())
+    else:
+        axis.set_major_locator(MaxNLocator(6))
     axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
 
