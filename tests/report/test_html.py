@@ -171,7 +171,7 @@ def test_anything_else_is_refused(tmp_path: Path) -> None:
         ("file", "is a file"),
         ("mine", "not a report"),
         ("report", "not a report"),
-        (".", "holds the eval"),
+        (".", "which a report would replace"),
     ):
         with pytest.raises(UserError, match=says):
             html.write([folder], tmp_path / out)
