@@ -14,60 +14,62 @@ EPOCH = "epoch"  # of a row of metrics.jsonl: what all schedulers count
 
 
 def scheduler(searched: Space, folder: Path, seed: int) -> Any:
-    """The scheduler of a sweep in ``folder``. None of them ends a trial that is in its last epoch.
-
-    At their ``max_t`` Ray's schedulers would kill the winners in their last report, before these have closed their run.
-    """
+    """The scheduler of a sweep in ``folder``."""
     from ray.tune import schedulers
 
     schedule = searched.schedule
-    common = {"time_attr": EPOCH, "metric": searched.metric, "mode": "min"}
+    common: dict[str, Any] = {"time_attr": EPOCH, "metric": searched.metric, "mode": "min"}
     if isinstance(schedule, Asha):
-        return schedulers.ASHAScheduler(
+        return _letting_finish(schedulers.ASHAScheduler, schedule.max_epochs)(
             **common,
-            max_t=schedule.max_epochs + 1,
+            max_t=schedule.max_epochs,
             grace_period=schedule.grace_epochs,
             reduction_factor=schedule.reduction_factor,
         )
     if isinstance(schedule, HyperBand):
-        return schedulers.HyperBandScheduler(
-            **common,
-            max_t=schedule.max_epochs,
-            reduction_factor=schedule.reduction_factor,
-            stop_last_trials=False,
+        return _letting_finish(schedulers.HyperBandScheduler, schedule.max_epochs)(
+            **common, max_t=schedule.max_epochs, reduction_factor=schedule.reduction_factor
         )
     if isinstance(schedule, Median):
-        return schedulers.MedianStoppingRule(
-            **common, grace_period=schedule.grace_epochs, min_samples_required=schedule.min_trials
+        return _letting_finish(schedulers.MedianStoppingRule, schedule.max_epochs)(
+            **common,
+            grace_period=schedule.grace_epochs,
+            min_samples_required=schedule.min_trials,
+            min_time_slice=schedule.max_epochs,  # it would pause those that it cannot judge yet
         )
     if isinstance(schedule, Population):
-        return _population(searched, folder, seed, common)
+        return _population(searched, schedule, folder, seed, common)
     return schedulers.FIFOScheduler()
 
 
-def _population(searched: Space, folder: Path, seed: int, common: dict[str, str]) -> Any:
+def _letting_finish(kind: Any, last: int) -> Any:
+    """A scheduler that ends no trial in its last report: it would be killed before it has closed its run."""
+
+    class LettingFinish(kind):
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            if result[EPOCH] >= last:
+                return str(self.CONTINUE)
+            return str(super().on_trial_result(tune_controller, trial, result))
+
+    return LettingFinish
+
+
+def _population(searched: Space, schedule: Population, folder: Path, seed: int, common: dict[str, Any]) -> Any:
     from ray.tune.schedulers import PopulationBasedTraining
 
-    schedule = searched.schedule
-    assert isinstance(schedule, Population)
     interval = schedule.interval_epochs
     done = interval * (_least_epochs(searched, folder) // interval)
     generator = np.random.default_rng([seed, done])
 
-    class Exchange(PopulationBasedTraining):
+    class Exchange(_letting_finish(PopulationBasedTraining, schedule.max_epochs)):  # type: ignore[misc]
         """Ray's decides who takes over from whom, and when; weights and rows are taken over here, on the disk.
 
-        The exchanges up to epoch ``done`` are those of an earlier start, and there is none after the last epoch.
+        The exchanges up to epoch ``done`` are those of an earlier start.
         """
 
         def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
             super().on_trial_add(tune_controller, trial)
             self._trial_state[trial].last_perturbation_time = done
-
-        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-            if result[EPOCH] >= schedule.max_epochs:
-                return self.CONTINUE
-            return super().on_trial_result(tune_controller, trial, result)
 
         def choose_trial_to_run(self, tune_controller: Any) -> Any:
             chosen = super().choose_trial_to_run(tune_controller)

@@ -105,6 +105,14 @@ def resources() -> dict[str, float]:
     return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
 
 
+def one_machine_has(cpus: float, gpus: float) -> bool:
+    """Whether a single machine of this Ray has so much, in use or not."""
+    import ray
+
+    machines = [one["Resources"] for one in ray.nodes() if one["Alive"]] if ray.is_initialized() else [resources()]
+    return any(one.get("CPU", 0) >= cpus and one.get("GPU", 0) >= gpus for one in machines)
+
+
 def require(cpus: float, gpus: float, what: str, say: Say) -> None:
     """Refuse what a local Ray can never give; say that a cluster has to grow first."""
     have = resources()
@@ -142,7 +150,8 @@ def free_orphans() -> None:
     job = ray.get_runtime_context().get_job_id()
     for line in state._connect_and_get_accessor().get_placement_group_table():
         group = gcs_pb2.PlacementGroupTableData.FromString(line)  # type: ignore[attr-defined]
-        if group.creator_actor_dead and group.creator_job_id.hex() == job:
+        is_of_actor = not ray.ActorID(group.creator_actor_id).is_nil()  # else a driver's, as those of Tune's trials
+        if is_of_actor and group.creator_actor_dead and group.creator_job_id.hex() == job:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
 
 

@@ -195,7 +195,7 @@ class _Reader:
         valid = isinstance(given, dict) and set(given) <= set(options) and "max_epochs" in given
         more = f" and, if you like, {', '.join(options[1:])}" if options[1:] else ""
         self.require(valid, "scheduler", f"{kind} takes max_epochs{more}")
-        schedule = SCHEDULES[kind](**given)
+        schedule = SCHEDULES[kind](**(given or {}))
         self.require(not schedule.fault(), "scheduler", f"{kind}: {schedule.fault()}")
         return schedule
 

@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -12,16 +11,13 @@ from nrh_dist import config as configuration
 from nrh_dist.engine import checkpoint, rundir
 from nrh_dist.engine.assemble import part_checkpoints
 from nrh_dist.engine.dist import Place
-from nrh_dist.engine.files import write_text
 from nrh_dist.engine.notice import Notice, ask_to_stop
 from nrh_dist.engine.progress import Say
-from nrh_dist.engine.run import find_pack, run
+from nrh_dist.engine.run import find_pack
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session
+from nrh_dist.launch.worker import LOG, mistake_of, work
 from nrh_dist.schema import Config
-
-LOG = "train.log"
-MISTAKE = ".mistake"
 
 
 def train(config: Config, say: Say) -> Path:
@@ -58,13 +54,11 @@ def run_workers(config: Config, pack: Path, folder: Path, say: Say) -> None:
     # A worker that does not even answer Ray is as dead as one that makes no step.
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(config.scale.hang_seconds)
     with session.stopping(lambda: ask_to_stop(folder), say) as asked:
-        mistake = _outlive(lambda: _trainer(config, pack, folder, gpus), config, folder, asked, say)
-    if mistake:
-        raise UserError(mistake)
+        _outlive(lambda: _trainer(config, pack, folder, gpus), config, folder, asked, say)
 
 
-def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Event, say: Say) -> str | None:
-    """Fit a new ``trainer`` until one ends by itself; returns the user's mistake that its workers met, or None.
+def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Event, say: Say) -> None:
+    """Fit a new ``trainer`` until one ends by itself; ``UserError`` for a user's mistake that its workers met.
 
     A start that got to a new checkpoint before it died is no failure: on spot machines there is no end of such.
     """
@@ -73,14 +67,14 @@ def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Ev
 
     left, reached = config.scale.max_failures, checkpoint.newest(folder).path
     while True:
-        _noted(folder)  # by an earlier start
+        mistake_of(folder)  # by an earlier start
         # Ray's own record of the run is disposable, and a damaged one would stop every restart under this name.
         shutil.rmtree(folder / "ray", ignore_errors=True)
         try:
             trainer().fit()
         except (TrainingFailedError, RayActorError) as error:
-            if mistake := _noted(folder):
-                return mistake
+            if mistake := mistake_of(folder):
+                raise mistake from None
             reason = session.cause(error)
             if isinstance(error, RayActorError):
                 reason = f"Ray's controller of the training died ({reason})"
@@ -95,7 +89,7 @@ def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Ev
                 ) from error
             say(f"{reason}; starting again from the newest checkpoint (restarts left without a new one: {left})")
         else:
-            return None
+            return
         finally:
             shutil.rmtree(folder / "ray", ignore_errors=True)
 
@@ -154,36 +148,14 @@ def cpus_per_worker(config: Config, gpus: float) -> int:
 
 
 def _worker(loop_config: dict[Any, Any]) -> None:
-    """One Ray Train worker. A user's mistake is noted in the run's folder, and ends all ranks.
-
-    To return it would leave the others waiting for this one, where it is this one's alone.
-    """
+    """One Ray Train worker."""
     import ray.train
     import ray.train.torch
 
     context = ray.train.get_context()
     place = Place(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
-    folder = Path(loop_config["folder"])
-    try:
-        config = configuration.from_dict(loop_config["config"])
-        with (folder / LOG).open("a", buffering=1) as log:
-
-            def say(line: str) -> None:
-                log.write(line + "\n")
-
-            with rundir.writing(folder, say) if place.is_main else nullcontext():
-                run(config, Path(loop_config["pack"]), place, ray.train.report, say, preemption)
-    except UserError as error:
-        write_text(folder / MISTAKE, str(error))
-        raise
-
-
-def _noted(folder: Path) -> str | None:
-    """What the user can mend, as a worker noted it; the note is taken away."""
-    note = folder / MISTAKE
-    mistake = note.read_text() if note.exists() else None
-    note.unlink(missing_ok=True)
-    return mistake
+    config = configuration.from_dict(loop_config["config"])
+    work(config, Path(loop_config["pack"]), Path(loop_config["folder"]), place, ray.train.report, preemption)
 
 
 def preemption() -> Notice:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 from nrh_dist.config import Config, with_absolute_paths
 from nrh_dist.engine import notice, rundir, track
@@ -17,6 +17,7 @@ from nrh_dist.engine.run import run
 from nrh_dist.errors import UserError
 from nrh_dist.launch import trials
 from nrh_dist.launch.space import Space
+from nrh_dist.launch.spawned import spawn_workers
 from nrh_dist.launch.train import run_workers
 
 POINTER = "pointer.json"
@@ -38,7 +39,14 @@ def sweep_dir(searched: Space) -> Path:
     return Path(run.root) / (run.name or searched.name)
 
 
-def train_trial(parameters: dict[str, Any], searched: Space, pack: str, home: str) -> None:
+class Together(NamedTuple):
+    """What each worker of a trial gets, where all of them are on the machine of the trial's own process."""
+
+    cpus: int
+    gpus: float
+
+
+def train_trial(parameters: dict[str, Any], searched: Space, pack: str, home: str, together: Together | None) -> None:
     """What Tune runs for a trial: from its first epoch, or from where a pause, a crash or a kill left it.
 
     Every row is told once to each scheduler: one that starts anew after a resume learns all that were reached before.
@@ -63,7 +71,7 @@ def train_trial(parameters: dict[str, Any], searched: Space, pack: str, home: st
             raise UserError(reason)
         try:
             _wait_if_stopping(sweep)
-            _train(config, Path(pack), folder, tell, say)
+            _train(config, Path(pack), folder, together, tell, say)
         except UserError as error:
             _wait_if_stopping(sweep)
             trials.note_failure(folder, str(error))
@@ -105,13 +113,16 @@ def _told() -> int:
         return json.loads((Path(folder) / POINTER).read_text())["epoch"]
 
 
-def _train(config: Config, pack: Path, folder: Path, tell: _Teller, say: Say) -> None:
-    """In this process, or by workers of its own."""
+def _train(config: Config, pack: Path, folder: Path, together: Together | None, tell: _Teller, say: Say) -> None:
+    """In this process, or by workers of its own, here or wherever Ray Train finds room."""
     try:
         if config.scale.workers == 1:
             run(config, pack, Place(device=own_device()), tell, say)
-        else:
-            with _following(folder, config.train.epochs, tell):
+            return
+        with _following(folder, config.train.epochs, tell):
+            if together:
+                spawn_workers(config, pack, folder, *together)
+            else:
                 run_workers(config, pack, folder, say)
     finally:
         notice.forget(folder)  # whoever asked it to stop need not wait for it

@@ -1,8 +1,9 @@
 """``nrh tune``: a search space explored by Ray Tune, each trial an ordinary run in ``<sweep>/trials``.
 
 A trial that fits one device trains inside its Tune process; ``scale.workers`` above 1 in ``base`` gives each trial
-workers of its own. Ray keeps nothing that matters: ``--resume`` starts Tune anew, and every trial replays the rows of
-its ``metrics.jsonl`` to the scheduler before it goes on from its own checkpoint.
+workers of its own: processes beside it where one machine has room for them, else a TorchTrainer. Ray keeps nothing that
+matters: ``--resume`` starts Tune anew, and every trial replays the rows of its ``metrics.jsonl`` to the scheduler
+before it goes on from its own checkpoint.
 """
 
 import json
@@ -13,7 +14,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nrh_dist.config import PLACE_KEYS, Config
 from nrh_dist.engine import notice, rundir, select
@@ -27,12 +28,20 @@ from nrh_dist.launch.progress import Progress, callback
 from nrh_dist.launch.schedulers import scheduler, searcher
 from nrh_dist.launch.space import Space
 from nrh_dist.launch.train import cpus_per_worker, gpus_per_worker, require_workers
-from nrh_dist.launch.trial import sweep_dir, train_trial
+from nrh_dist.launch.trial import Together, sweep_dir, train_trial
 from nrh_dist.launch.trials import begun, failures, forget_failures, life_name, note_failure, noted, write_table
 
 SWEEP = "sweep.json"
 CLUSTER_TRIALS = 8  # at once on a cluster, at least; a TorchTrainer takes 1.2 GB of the head for each
 STOP_SECONDS = 60.0  # that the trials have to save where the sweep is asked to stop
+
+
+class Room(NamedTuple):
+    """What one trial reserves of Ray, how many trials run at once, and what its workers get if they are together."""
+
+    need: dict[str, float]
+    concurrent: int
+    together: Together | None
 
 
 def tune(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
@@ -87,19 +96,20 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
     from ray import tune as ray_tune
 
     shutil.rmtree(folder / "ray", ignore_errors=True)
-    need, concurrent = trial_resources(first, say)
-    trial = ray_tune.with_parameters(train_trial, searched=searched, pack=str(pack.absolute()), home=str(Path.cwd()))
+    room = room_for(first, say)
+    places = {"pack": str(pack.absolute()), "home": str(Path.cwd()), "together": room.together}
+    trial = ray_tune.with_parameters(train_trial, searched=searched, **places)
     parameters = starting_points(searched, first.seed, folder)
     is_drawn = bool(parameters)
     results: Any = ray_tune.Tuner(
-        ray_tune.with_resources(trial, need),
+        ray_tune.with_resources(trial, room.need),
         param_space={"trial": ray_tune.grid_search(parameters)} if is_drawn else {},
         tune_config=ray_tune.TuneConfig(
             num_samples=1 if is_drawn else searched.trials,
             scheduler=scheduler(searched, folder, first.seed),
             search_alg=searcher(searched, first.seed, [noted(one)["assignment"] for one in begun(folder).values()]),
             # All members of a population must be there before the first exchange: their resources keep them waiting.
-            max_concurrent_trials=None if searched.schedule.kind == "pbt" else concurrent,
+            max_concurrent_trials=None if searched.schedule.kind == "pbt" else room.concurrent,
             reuse_actors=first.scale.workers == 1,
         ),
         run_config=ray_tune.RunConfig(
@@ -123,9 +133,15 @@ def starting_points(searched: Space, seed: int, folder: Path) -> list[dict[str, 
     """The trials that are drawn up front, each in the latest life that it had; none where a searcher draws them."""
     if searched.search == "optuna":
         return []
-    drawn = [{"index": index, "life": 1, "assignment": one} for index, one in enumerate(searched.assignments(seed))]
-    there = {index: noted(one) for index, one in begun(folder).items()}
-    return [{key: there.get(one["index"], one)[key] for key in one} for one in drawn]
+    points = []
+    there = begun(folder)
+    for index, assignment in enumerate(searched.assignments(seed)):
+        point: dict[str, Any] = {"index": index, "life": 1, "assignment": assignment}
+        if index in there:
+            told = noted(there[index])
+            point = {key: told[key] for key in point}
+        points.append(point)
+    return points
 
 
 def _ask_to_stop(folder: Path, progress: Progress) -> None:
@@ -156,23 +172,25 @@ def _stopper(progress: Progress) -> Any:
     return Stop()
 
 
-def trial_resources(first: Config, say: Say) -> tuple[dict[str, float], int]:
-    """What one trial's process reserves, and how many trials run at once.
+def room_for(first: Config, say: Say) -> Room:
+    """What a trial takes, and how many run at once.
 
-    A trial with workers of its own reserves no CPU beside them, but a share of the head, so that no more start than
-    there is room for: two drivers that hold all CPUs while their workers wait for some would wait for ever.
+    Workers that no single machine has room for are Ray Train's. Then the trial's own process reserves no CPU beside
+    them, but a share of the head, so that no more trials start than there is room for: two that hold all CPUs while
+    their workers wait for some would wait for ever.
     """
-    gpus, workers = gpus_per_worker(first), first.scale.workers
     require_workers(first, say)
+    workers, gpus = first.scale.workers, gpus_per_worker(first)
+    cpus = cpus_per_worker(first, gpus) if workers > 1 else 1
     have = session.resources()
-    cpus = workers * cpus_per_worker(first, gpus) if workers > 1 else 1
-    concurrent = have.get("GPU", 0) // (workers * gpus) if gpus else have.get("CPU", 1) // cpus
-    if not session.is_local():  # trials that wait make an autoscaling cluster grow
-        concurrent = max(concurrent, CLUSTER_TRIALS)
-    concurrent = max(1, int(concurrent))
-    if workers == 1:
-        return {"CPU": 1.0, **({"GPU": gpus} if gpus else {})}, concurrent
-    return {"node:__internal_head__": math.floor(1e4 / concurrent) / 1e4}, concurrent  # Ray counts in 1/10,000
+    fitting = have.get("GPU", 0) // (workers * gpus) if gpus else have.get("CPU", 1) // (workers * cpus)
+    # Trials that wait make an autoscaling cluster grow.
+    concurrent = max(1, int(fitting), 1 if session.is_local() else CLUSTER_TRIALS)
+    is_together = workers == 1 or session.one_machine_has(workers * cpus, workers * gpus)
+    need = {"CPU": float(workers * cpus), **({"GPU": workers * gpus} if gpus else {})}
+    if not is_together:
+        need = {"node:__internal_head__": math.floor(1e4 / concurrent) / 1e4}  # Ray counts in 1/10,000
+    return Room(need, concurrent, Together(cpus, gpus) if is_together else None)
 
 
 def _is_done(folder: Path, searched: Space, resume: bool) -> bool:

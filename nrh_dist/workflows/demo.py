@@ -19,10 +19,10 @@ from nrh_dist.errors import UserError
 from nrh_dist.launch import session
 from nrh_dist.launch.evaluate import evaluate
 from nrh_dist.launch.train import train
-from nrh_dist.launch.tune import tune
 from nrh_dist.report.html import write as write_report
 from nrh_dist.schema import Config
 from nrh_dist.workflows import coco_exp
+from nrh_dist.workflows.sweep import sweep
 
 SIZE = 64
 COMPOSITES = 96  # of the COCO-Exp test set
@@ -66,13 +66,13 @@ def run_demo(out: Path, say: Say) -> Path:
 
     step("sweep: fusion width, freezing policy and learning rate of ptc_att_dih, six trials with early stopping")
     words = [f"data.pack={pack}", f"run.root={out}", "run.name=sweep", f"model.detector_weights={detector}"]
-    sweep = tune(SPACE, words, resume=(out / "sweep" / "sweep.json").exists(), say=say)
+    found = sweep(SPACE, words, resume=(out / "sweep" / "sweep.json").exists(), say=say)
 
     step("training: the best of the sweep with two DDP workers, then dih_nm and ptc_dih as briefly in this process")
     words = [*common, f"train.epochs={EPOCHS}"]
     ptc_dih = ["model.name=ptc_dih", f"model.detector_weights={detector}", "run.name=ptc_dih"]
     runs = [
-        train(configuration.load(None, [*words, *_best_words(sweep), "run.name=ptc_att_dih", "scale.workers=2"]), say),
+        train(configuration.load(None, [*words, *_best_words(found), "run.name=ptc_att_dih", "scale.workers=2"]), say),
         _train_here(configuration.load(None, [*words, "model.name=dih_nm", "run.name=dih_nm"]), say),
         _train_here(configuration.load(None, [*words, *ptc_dih]), say),
     ]
@@ -81,7 +81,7 @@ def run_demo(out: Path, say: Say) -> Path:
     evaluation = evaluate(list(map(str, runs)), out / "coco-exp", "test", 2, out / "evaluation", say)
 
     step("report")
-    page = write_report([evaluation], out / "report", None)
+    page = write_report([evaluation, found], out / "report", None)
     say(f"done in {duration(time.monotonic() - started)}: open {page}")
     return page
 

@@ -26,7 +26,7 @@ from nrh_dist.launch.schedule import Asha
 from nrh_dist.launch.schedulers import scheduler
 from nrh_dist.launch.space import Space
 from nrh_dist.launch.trial import sweep_dir
-from nrh_dist.launch.tune import trial_resources
+from nrh_dist.launch.tune import room_for
 from nrh_dist.schema import Config
 from nrh_dist.workflows import floors
 from nrh_dist.workflows.measure import peak_memory
@@ -55,11 +55,12 @@ def describe(path: Path, words: Sequence[str], say: Say) -> None:
     for one in searched.dimensions:
         condition = "".join(f", when {key}={value}" for key, value in one.when)
         say(f"  {one.key}: {one.kind} of {', '.join(map(str, one.values))}{condition}")
-    need, concurrent = trial_resources(config, say)
-    wanted = ", ".join(f"{amount:g} {name}" for name, amount in need.items() if name in ("CPU", "GPU"))
-    workers = f"{config.scale.workers} workers" if config.scale.workers > 1 else wanted
-    at_once = min(concurrent, searched.trials)
-    say(f"resources: a trial takes {workers}; {at_once} at once")
+    room = room_for(config, say)
+    wanted = ", ".join(f"{amount:g} {name}" for name, amount in room.need.items())
+    if room.together is None:
+        wanted = f"{config.scale.workers} workers of Ray Train"
+    at_once = min(room.concurrent, searched.trials)
+    say(f"resources: a trial takes {wanted}; {at_once} at once")
     most = searched.trials * searched.schedule.max_epochs
     expected = expected_epochs(searched, at_once, config.seed)
     text = f"; about {expected:.0f} expected, if trials keep their rank" if expected else ""

@@ -1,12 +1,15 @@
-"""``nrh tune``: the sweep, and then its figures and page."""
+"""``nrh tune``: the sweep, and then its figures, its page and its Optuna study."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from nrh_dist.engine.progress import Say
 from nrh_dist.launch.tune import tune
+from nrh_dist.report import sweep as report
 
 
 def sweep(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
-    """Run the sweep of a space file, and draw it; returns its folder. ``UserError`` as ``tune``."""
-    return tune(path, words, resume, say)
+    """Run the sweep of a space file to its end and draw it; returns its folder. ``UserError`` as ``tune``."""
+    folder = tune(path, words, resume, say)
+    say(f"open {report.write(folder, say)}")
+    return folder

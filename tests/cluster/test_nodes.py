@@ -1,5 +1,6 @@
 """A cluster of four nodes on this machine: one is killed, another is announced to go, both in mid-epoch."""
 
+import csv
 import socket
 import subprocess
 import sys
@@ -18,8 +19,11 @@ from test_faults import meanwhile, newest_step, processes, require_whole, wait_f
 from test_train import configured  # noqa: E402
 
 from nrh_dist import config  # noqa: E402
+from nrh_dist.config import load  # noqa: E402
 from nrh_dist.engine import checkpoint  # noqa: E402
+from nrh_dist.engine.files import read_lines  # noqa: E402
 from nrh_dist.launch import train  # noqa: E402
+from nrh_dist.launch.tune import room_for, tune  # noqa: E402
 
 pytestmark = pytest.mark.cluster
 GRACE = 25  # seconds between the announcement and the end of a node; Ray looks for announcements every 5
@@ -113,3 +117,47 @@ def test_an_announced_preemption_costs_seconds(nodes, tmp_path, monkeypatch):
 def is_inside_an_epoch(folder):
     path = checkpoint.newest(folder).path
     return path and not checkpoint.read_meta(path)["metrics"]
+
+
+SPACE = """\
+metric: val/mse
+trials: 3
+scheduler: {SCHEDULER}
+base: {preset: tiny, model.name: dih_nm, model.width: 0.1, data.val_fraction: 0.3, train.batch_size: 4}
+space:
+  optim.lr: {loguniform: [0.0001, 0.01]}
+"""
+
+
+def swept(tmp_path, pack, schedule, *words):
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE.replace("SCHEDULER", schedule))
+    folder = tune(path, [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep", *words], False, print)
+    with (folder / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_trials_whose_workers_no_machine_holds_are_ray_trains(nodes, pack, tmp_path):
+    """An early-stopped one leaves nothing reserved that would keep the next one waiting."""
+    rows = swept(tmp_path, pack, "asha: {max_epochs: 3, grace_epochs: 1, reduction_factor: 2}", "scale.workers=2")
+    assert {row["status"] for row in rows} == {"finished", "stopped early"}
+    for row in rows:
+        first = read_lines(tmp_path / "sweep" / row["folder"] / "metrics.jsonl")[0]
+        assert first["world_size"] == 2
+    config = load(tmp_path / "sweep" / rows[0]["folder"] / "config.yaml")
+    assert room_for(config, print).together is None
+
+
+def test_a_sweep_outlives_a_node(nodes, pack, tmp_path):
+    cluster, members = nodes
+    folder = tmp_path / "sweep" / "trials"
+
+    def kill():
+        wait_for(lambda: len(list(folder.glob("*/metrics.jsonl"))) == 3, "an epoch of each trial")
+        cluster.remove_node(members[0], allow_graceful=False)
+
+    with meanwhile(kill):
+        rows = swept(tmp_path, pack, "none: {max_epochs: 60}")
+    assert {(row["status"], row["epochs"]) for row in rows} == {("finished", "60")}
+    logs = [path.read_text() for path in folder.glob("*/train.log")]
+    assert sum("continuing from" in log for log in logs) == 1, "the trial of the lost node, from its checkpoint"

@@ -21,7 +21,7 @@ from nrh_dist import config
 from nrh_dist.engine import checkpoint
 from nrh_dist.engine.rundir import is_finished
 from nrh_dist.errors import UserError
-from nrh_dist.launch import session, train
+from nrh_dist.launch import session, train, worker
 
 DEADLINE = 300.0  # seconds that a test waits for anything
 
@@ -201,12 +201,13 @@ def outlive(folder, errors, asked=False):
     if asked:
         event.set()
     trainer = Dying(folder, errors)
-    return train._outlive(lambda: trainer, one, folder, event, said.append), trainer.fits, said
+    train._outlive(lambda: trainer, one, folder, event, said.append)
+    return trainer.fits, said
 
 
 def test_restarts_are_counted_whatever_died(tmp_path):
-    mistake, fits, said = outlive(tmp_path, [failed_group(), dead_controller()])
-    assert mistake is None and fits == 3
+    fits, said = outlive(tmp_path, [failed_group(), dead_controller()])
+    assert fits == 3
     assert "Gloo connectFullMesh failed; starting again" in said[0] and "controller" in said[1]
     with pytest.raises(UserError, match=r"stopped after 2 restarts without a new checkpoint: .*FullMesh") as caught:
         outlive(tmp_path, [failed_group() for _ in range(3)])
@@ -216,7 +217,7 @@ def test_restarts_are_counted_whatever_died(tmp_path):
 def test_a_start_that_reached_a_new_checkpoint_is_no_failure(tmp_path, monkeypatch):
     names = iter(["none", "a", "a", "b", "b"])
     monkeypatch.setattr(train.checkpoint, "newest", lambda _: checkpoint.Newest(Path(next(names)), []))
-    _, fits, said = outlive(tmp_path, [dead_controller() for _ in range(4)])
+    fits, said = outlive(tmp_path, [dead_controller() for _ in range(4)])
     assert fits == 5
     assert [line.split("without a new one: ")[1] for line in said] == ["2)", "1)", "2)", "1)"]
 
@@ -227,14 +228,15 @@ def test_what_a_worker_noted_for_the_user_ends_the_run_without_a_restart(tmp_pat
 
         def fit(self):
             self.fits += 1
-            (tmp_path / train.MISTAKE).write_text("mend this")
+            (tmp_path / worker.MISTAKE).write_text("mend this")
             raise failed_group()
 
     trainer = Mistaken()
-    (tmp_path / train.MISTAKE).write_text("of an earlier start")
+    (tmp_path / worker.MISTAKE).write_text("of an earlier start")
     one = config.load(None, ["scale.max_failures=2"])
-    assert train._outlive(lambda: trainer, one, tmp_path, threading.Event(), print) == "mend this"
-    assert trainer.fits == 1 and not (tmp_path / train.MISTAKE).exists()
+    with pytest.raises(UserError, match="mend this"):
+        train._outlive(lambda: trainer, one, tmp_path, threading.Event(), print)
+    assert trainer.fits == 1 and not (tmp_path / worker.MISTAKE).exists()
 
 
 def test_no_restart_after_being_asked_to_stop(tmp_path):

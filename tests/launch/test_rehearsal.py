@@ -1,7 +1,9 @@
+from unittest.mock import Mock
+
 import pytest
 
 from nrh_dist.launch.rehearsal import rehearse
-from nrh_dist.launch.schedule import Asha, Schedule
+from nrh_dist.launch.schedule import Asha, HyperBand, Median, Schedule
 from nrh_dist.launch.schedulers import scheduler
 from nrh_dist.launch.space import Space
 
@@ -28,6 +30,18 @@ def test_asha_by_hand():
     curves = [[5.0] * 4, [6.0] * 4, [4.0] * 4]
     epochs = {index: epoch for index, epoch, _ in played(Asha(4, 1, 2), curves)}
     assert epochs == {0: 4, 1: 1, 2: 4}
+
+
+@pytest.mark.parametrize("schedule", [Asha(3, 1, 2), Median(3, 1, 1), HyperBand(3, 2)])
+def test_no_scheduler_ends_a_trial_in_its_last_report(schedule):
+    """At its max_t Ray would kill it there, before it has closed its run."""
+    searched = Space("s", ("val/mse",), 1, "random", schedule, (), ())
+    judge, trial = scheduler(searched, None, 0), Mock(trial_id="0", status="RUNNING", is_saving=False)
+    judge.on_trial_add(None, trial)
+    for epoch in (1, 2, 3):
+        told = {"epoch": epoch, "val/mse": 1.0, "training_iteration": epoch}
+        decision = judge.on_trial_result(Mock(get_trials=lambda: [trial]), trial, told)
+    assert decision == "CONTINUE"
 
 
 @pytest.mark.parametrize("concurrent", [1, 3])

@@ -63,3 +63,32 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch):
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(UserError, match=r"does not start .*timed out during startup\. This .*same command again"):
         session.connect(lambda _: None)
+
+
+def test_only_what_dead_actors_reserved_is_given_back(ray_session):
+    """What the driver reserved is in use: each of Tune's trials lives in such a group."""
+    import ray
+    from ray.util.placement_group import placement_group, placement_group_table
+
+    @ray.remote(num_cpus=0)
+    class Reserving:
+        def reserve(self):
+            return placement_group([{"CPU": 0.01}]).id.hex()
+
+    own = placement_group([{"CPU": 0.01}])
+    actors = [Reserving.remote() for _ in range(2)]
+    dead, alive = ray.get([one.reserve.remote() for one in actors])
+    ray.kill(actors[0])
+
+    def wait_until_removed(group):
+        deadline = time.monotonic() + 20
+        while placement_group_table()[group]["state"] != "REMOVED":
+            assert time.monotonic() < deadline
+            session.free_orphans()
+            time.sleep(0.1)
+
+    wait_until_removed(dead)
+    assert "REMOVED" not in [placement_group_table()[one]["state"] for one in (own.id.hex(), alive)]
+    ray.kill(actors[1])
+    wait_until_removed(alive)
+    ray.util.remove_placement_group(own)

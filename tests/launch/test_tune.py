@@ -3,12 +3,13 @@ import csv
 import pytest
 from packs import write_small_pack
 
+from nrh_dist import config
 from nrh_dist.data.pack import cache_dir
 from nrh_dist.engine import checkpoint, select
 from nrh_dist.engine.files import read_lines
 from nrh_dist.errors import UserError
-from nrh_dist.launch import trials
-from nrh_dist.launch.tune import tune
+from nrh_dist.launch import session, trials
+from nrh_dist.launch.tune import room_for, tune
 
 SPACE = """\
 metric: val/mse
@@ -154,14 +155,41 @@ def test_several_objectives(ray_session, tmp_path, pack):
     assert select.read_best(tmp_path / "sweep")["value"] == min(float(row["val/mse"]) for row in rows)
 
 
-@pytest.mark.slow
-def test_a_torch_trainer_per_trial(ray_session, tmp_path, pack):
-    """scale.workers above 1: each trial is a DDP run of its own; early-stopped ones leave nothing that blocks."""
-    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep", "scale.workers=2"]
-    rows = table(tune(space_file(tmp_path), words, False, print))
-    assert len(rows) == 4
-    assert any(row["status"] == "stopped early" for row in rows)
-    assert rows_of(tmp_path / "sweep" / "trials" / "t0000")[0]["world_size"] == 2
+def test_workers_of_a_trial_on_one_machine(ray_session, tmp_path, pack):
+    """scale.workers above 1: each trial is a DDP run of its own; a diverging one is refused by its workers."""
+    text = SPACE.replace("loguniform: [0.0001, 0.01]", "choice: [0.001, 1.0e+30]").replace("trials: 4", "trials: 3")
+    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep", "scale.workers=2", "seed=1"]
+    rows = table(tune(space_file(tmp_path, text), [*words, "scale.max_failures=0"], False, print))
+    assert {row["status"] for row in rows} > {"failed"}
+    for row in rows:
+        assert ("lower optim.lr" in row["reason"]) == (float(row["optim.lr"]) > 1) == (row["status"] == "failed")
+        for told in rows_of(tmp_path / "sweep" / row["folder"]):
+            assert told["world_size"] == 2
+
+
+@pytest.mark.parametrize(
+    ("machines", "words", "need", "concurrent", "is_together"),
+    [
+        ([{"CPU": 4}], [], {"CPU": 1}, 4, True),
+        ([{"CPU": 4}], ["scale.workers=2"], {"CPU": 4}, 1, True),
+        ([{"CPU": 16, "GPU": 2}], [], {"CPU": 1, "GPU": 1}, 2, True),
+        ([{"CPU": 16, "GPU": 2}], ["scale.gpus_per_worker=0.25"], {"CPU": 1, "GPU": 0.25}, 8, True),
+        ([{"CPU": 16, "GPU": 8}], ["scale.workers=4"], {"CPU": 4, "GPU": 4}, 2, True),
+        ([{"CPU": 8, "GPU": 1}] * 4, ["scale.workers=2"], {"node:__internal_head__": 0.5}, 2, False),
+    ],
+)
+def test_no_more_trials_start_than_there_is_room_for(monkeypatch, machines, words, need, concurrent, is_together):
+    """Two processes of trials that hold all CPUs, while their workers wait for some, would wait for ever."""
+    import ray
+
+    total = {name: sum(one.get(name, 0) for one in machines) for name in ("CPU", "GPU")}
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(session, "resources", lambda: total)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": one} for one in machines])
+    room = room_for(config.load(None, words), print)
+    assert room.need == pytest.approx(need)
+    assert (room.concurrent, room.together is not None) == (concurrent, is_together)
 
 
 def test_resume_without_a_sweep(tmp_path, pack):

@@ -1,0 +1,46 @@
+"""The workers of one trial as processes of its own, where a single machine holds them all.
+
+They start in a few seconds, where Ray Train takes twenty, and need none of its helpers. What dies ends the trial, which
+Tune starts again: then it goes on from its checkpoint.
+"""
+
+import os
+import socket
+from pathlib import Path
+
+import torch
+
+from nrh_dist.config import Config
+from nrh_dist.engine.dist import torchrun_place
+from nrh_dist.engine.notice import nothing
+from nrh_dist.launch.worker import mistake_of, work
+
+
+def spawn_workers(config: Config, pack: Path, folder: Path, cpus: int, gpus: float) -> None:
+    """Run the loop by ``scale.workers`` processes with ``cpus`` and ``gpus`` each, until the last epoch.
+
+    They end when this process does. ``UserError`` for what a worker found that the user can mend; whatever else ends
+    one of them is raised by torch as it is.
+    """
+    from torch.multiprocessing.spawn import ProcessException, start_processes
+
+    workers = config.scale.workers
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    arguments = (workers, port, cpus, gpus, config, str(pack), str(folder))
+    group = start_processes(_worker, arguments, workers, join=False, start_method="spawn")
+    try:
+        while not group.join():
+            pass
+    except ProcessException:
+        if mistake := mistake_of(folder):
+            raise mistake from None
+        raise
+
+
+def _worker(rank: int, workers: int, port: int, cpus: int, gpus: float, config: Config, pack: str, folder: str) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(workers), "LOCAL_RANK": str(int(rank * gpus))}
+    torch.set_num_threads(cpus)
+    work(config, Path(pack), Path(folder), torchrun_place(), lambda row: None, nothing)
