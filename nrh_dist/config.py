@@ -8,6 +8,7 @@ import copy
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from nrh_dist.schema import (
 
 # Keys that say where and how fast, never what: a run may continue with other values of these.
 PLACE_KEYS = ("run", "speed", "scale", "track")
+SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD")  # in the names of environment variables that hold one
 PATH_KEYS = (
     ("run", "root"),
     ("data", "root"),
@@ -64,6 +66,7 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
         raise UserError(_one_line(error)) from None
     _fill_in(config)
     check(config)
+    _refuse_secrets(config)
     return config
 
 
@@ -247,6 +250,17 @@ def _is_freeze_policy(value: str | None) -> bool:
         return True
     match = re.fullmatch(r"encoder_until:(\d+)", value or "")
     return bool(match) and 1 <= int(match[1]) <= 13  # type: ignore[index]
+
+
+def _refuse_secrets(config: Config) -> None:
+    """A configuration is written to the disk, into checkpoints and to W&B: ``${oc.env:X}`` must not bring a key in."""
+    secrets = {value: name for name, value in os.environ.items() if SECRET.search(name) and len(value) >= 8}
+    for key, value in flatten(config).items():
+        if found := next((name for secret, name in secrets.items() if secret in str(value)), None):
+            raise UserError(
+                f"{key} holds the secret in the environment variable {found}: a configuration is written to files, "
+                "so give it without"
+            )
 
 
 def _require(holds: bool, key: str, value: Any, rule: str) -> None:

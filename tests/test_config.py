@@ -14,6 +14,17 @@ def message(*words: str) -> str:
     return text
 
 
+@pytest.mark.parametrize("name", ["WANDB_API_KEY", "DATA_TOKEN"])
+def test_a_secret_comes_into_no_configuration(monkeypatch, name):
+    monkeypatch.setenv(name, "0f1e2d3c4b5a")
+    for value in (f"${{oc.env:{name}}}", f"s3://me:${{oc.env:{name}}}@bucket", "s3://me:0f1e2d3c4b5a@bucket"):
+        told = message(f"data.root={value}")
+        assert told.startswith(f"data.root holds the secret in the environment variable {name}")
+        assert "0f1e2d3c4b5a" not in told
+    monkeypatch.setenv("PLACE", "/data/photos")
+    assert config.load(None, ["data.root=${oc.env:PLACE}"]).data.root == "/data/photos"
+
+
 def test_order_of_precedence(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("preset: tiny\ntrain: {epochs: 7, batch_size: 3}\n")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,10 @@ def track(folder: Path, config: Config, say: Say) -> str:
     for table in sorted(folder.glob("*.csv")):
         run.tell("table", key=table.stem, path=str(table.absolute()))
     run.finish()
-    made = sorted(folder.glob(f"wandb/*run-*-{id}"))
-    if not made:
-        raise UserError(f"W&B made no run of {folder}: see above, or try track.wandb=offline")
-    is_offline = made[-1].name.startswith("offline-")
+    if run.has_failed:
+        shutil.rmtree(folder / "wandb", ignore_errors=True)
+        raise UserError(f"W&B made no run of {folder}, for the reason above: the same command tries again")
+    is_offline = any(folder.glob(f"wandb/offline-run-*-{id}"))
     say(f"{folder} is W&B run {id}" + (f"; nrh track sync {folder} sends it" if is_offline else ""))
     return id
 

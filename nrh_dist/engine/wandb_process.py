@@ -6,13 +6,14 @@ Its output is ASKING when it calls W&B, TAKEN when W&B took the run, and the one
 """
 
 import csv
+import fcntl
 import json
 import os
 import shutil
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 ASKING, TAKEN = b"?", b"!"
 
@@ -106,6 +107,20 @@ def keep(path: str, place: str) -> Path:
     return target
 
 
+def hold(place: Path, how: int) -> IO[str] | None:
+    """Lock W&B's folders in ``place`` until the file is closed, for sending them or (shared) for writing one of them.
+
+    None where another process holds them.
+    """
+    file = (place / ".writing").open("a+")
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
 def _cell(value: str) -> float | str | None:
     with suppress(ValueError):
         return float(value)
@@ -116,24 +131,31 @@ def main() -> None:
     """Do what comes. Never leaves by the interpreter's own end, where the SDK would wait for its server again."""
     output = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    code = 1
     try:
-        import wandb
+        told, code = _serve(output), 0
+    except Exception as error:  # the SDK raises many kinds
+        told, code = f"{type(error).__name__}: {error}".split("\n")[0], 1
+    os.write(output, told[:300].encode())
+    os._exit(code)
 
-        options = json.loads(sys.stdin.readline())
+
+def _serve(output: int) -> str:
+    """Make a run of what comes; returns what of it could not be done."""
+    import wandb
+
+    options = json.loads(sys.stdin.readline())
+    settings = wandb.Settings(**options.pop("settings"))
+    place = Path(options["dir"]) / "wandb"
+    place.mkdir(exist_ok=True)
+    with hold(place, fcntl.LOCK_SH) or nullcontext():
         os.write(output, ASKING)
-        settings = wandb.Settings(**options.pop("settings"))
         session = Session(wandb.init(settings=settings, **options), options)
         os.write(output, TAKEN)
         for line in sys.stdin:
             verb, given = json.loads(line)
             getattr(session, verb)(**given)
         session.finish()
-        code = 0
-        os.write(output, session.problem.encode())
-    except Exception as error:  # the SDK raises many kinds
-        os.write(output, f"{type(error).__name__}: {error}".split("\n")[0][:200].encode())
-    os._exit(code)
+    return session.problem
 
 
 if __name__ == "__main__":

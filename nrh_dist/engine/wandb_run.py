@@ -23,7 +23,7 @@ class WandbRun:
 
     Nothing here waits for W&B before the end, and there for ``seconds`` of wall clock at most. A server that did not
     take the run at the start makes it an offline one, which holds everything. Any other failure is said once and ends
-    tracking.
+    tracking: ``has_failed``.
     """
 
     def __init__(self, folder: Path, options: dict[str, Any], seconds: float, say: Say) -> None:
@@ -44,6 +44,7 @@ class WandbRun:
         }
         self._lines: list[Any] = [self._options]
         self._process: subprocess.Popen[bytes] | None = None
+        self.has_failed = False
         self._start()
 
     def tell(self, verb: str, **given: Any) -> None:
@@ -93,7 +94,7 @@ class WandbRun:
                 start_new_session=True,  # Ctrl-C ends the training; this ends with it
             )
         except OSError as error:
-            self._say(f"W&B failed ({error.strerror}): nothing more is tracked")
+            self._fail(str(error.strerror))
             return
         self._output = b""
         for pipe in (self._process.stdin, self._process.stdout):
@@ -124,18 +125,22 @@ class WandbRun:
         taken, code = self._about() == wandb_process.TAKEN, self._process.returncode
         told = self._output.decode(errors="replace").lstrip("?!")
         reason = told or "no answer in time"
-        is_closed = _pipe(self._process).closed
+        is_late = _pipe(self._process).closed and (not told or told.startswith("TimeoutError"))
         self._process = None
         if not taken and self._options["mode"] == "online":
             self._say(f"W&B does not answer ({reason}): this run is tracked offline")
             self._options["mode"] = "offline"
             self._start()
-        elif code and is_closed and self._options["mode"] == "online":
+        elif code and is_late and self._options["mode"] == "online":
             self._say(f"W&B had not taken everything ({reason}): nrh track sync {self._folder} sends the rest")
         elif code:
-            self._say(f"W&B failed ({reason}): nothing more is tracked")
+            self._fail(reason)
         elif told:
             self._say(f"W&B: {told}")
+
+    def _fail(self, reason: str) -> None:
+        self.has_failed = True
+        self._say(f"W&B failed ({reason}): nothing more is tracked")
 
 
 def _pipe(process: "subprocess.Popen[bytes]") -> IO[bytes]:

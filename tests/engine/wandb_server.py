@@ -121,6 +121,7 @@ class _Store:
         self.runs: dict[str, dict[str, Any]] = {}
         self.artifacts: list[dict[str, Any]] = []
         self.uploads: dict[str, int] = {}
+        self.views: list[dict[str, Any]] = []
         self.lock = threading.Lock()
 
     def reply(self, path: str, text: str) -> dict[str, Any]:
@@ -185,6 +186,11 @@ class _Store:
         if "useArtifact(" in query:
             self._run(told["runName"])["used"].append(int(told["artifactID"]))
             return {"useArtifact": {"artifact": {"id": told["artifactID"]}}}
+        if "query ArtifactType(" in query:
+            return {"project": None}
+        if "upsertView(" in query:
+            self.views.append(json.loads(given["spec"]))
+            return {"upsertView": {"view": {"id": "v", "name": given["name"]}, "inserted": True}}
         if "viewer" in query:
             info: dict[str, Any] = {"cliVersionInfo": None, "latestLocalVersionInfo": None, "features": []}
             return {"viewer": USER | {"teams": NONE, "apiKeys": NONE}, "serverInfo": info}
