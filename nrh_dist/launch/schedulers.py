@@ -1,5 +1,6 @@
 """Ray Tune's schedulers and searchers for a search space."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def scheduler(searched: Space, folder: Path, seed: int) -> Any:
             **common,
             grace_period=schedule.grace_epochs,
             min_samples_required=schedule.min_trials,
-            min_time_slice=schedule.max_epochs,  # it would pause those that it cannot judge yet
+            min_time_slice=math.inf,  # else it pauses those that it cannot judge yet
         )
     if isinstance(schedule, Population):
         return _population(searched, schedule, folder, seed, common)

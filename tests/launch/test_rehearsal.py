@@ -38,10 +38,11 @@ def test_no_scheduler_ends_a_trial_in_its_last_report(schedule):
     searched = Space("s", ("val/mse",), 1, "random", schedule, (), ())
     judge, trial = scheduler(searched, None, 0), Mock(trial_id="0", status="RUNNING", is_saving=False)
     judge.on_trial_add(None, trial)
-    for epoch in (1, 2, 3):
-        told = {"epoch": epoch, "val/mse": 1.0, "training_iteration": epoch}
-        decision = judge.on_trial_result(Mock(get_trials=lambda: [trial]), trial, told)
-    assert decision == "CONTINUE"
+    others = Mock(get_live_trials=lambda: [trial, Mock(status="PENDING")])
+    rows = [{"epoch": epoch, "val/mse": 1.0, "training_iteration": epoch} for epoch in (1, 2, 3)]
+    decisions = [judge.on_trial_result(others, trial, row) for row in rows]
+    assert decisions[-1] == "CONTINUE"
+    assert schedule.pauses or "PAUSE" not in decisions, "a trial that is not given a checkpoint to go on from"
 
 
 @pytest.mark.parametrize("concurrent", [1, 3])
