@@ -32,7 +32,7 @@ from nrh_dist.schema import (
 
 # Keys that say where and how fast, never what: a run may continue with other values of these.
 PLACE_KEYS = ("run", "speed", "scale", "track")
-SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD")  # in the names of environment variables that hold one
+SECRET = re.compile("(KEY|TOKEN|SECRET|PASSWORD)$")  # how environment variables are called that hold one
 PATH_KEYS = (
     ("run", "root"),
     ("data", "root"),

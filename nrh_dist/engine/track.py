@@ -62,7 +62,10 @@ class WandbTracker:
             "id": stable_id(folder),
             "config": configuration.to_dict(config),
         }
+        is_new = not (folder / "wandb").exists()
         self._run = WandbRun(folder, options, config.track.finish_seconds, say)
+        for row in read_lines(folder / METRICS) if is_new else ():  # of a donor, or from before W&B was asked for
+            self._run.tell("log", row=row, pictures=[])
         if config.track.artifacts != "none":
             self._run.tell("artifact", **pack_artifact(folder, pack))
             self._offer_best()

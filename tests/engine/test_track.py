@@ -145,7 +145,7 @@ def test_whatever_the_server_does_training_is_the_same(pack, untracked, tmp_path
 def test_strips_that_cannot_be_made_are_said_once(pack, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     said: list[str] = []
-    tracker = track.open_tracker(config.load(None, ["track.strip_epochs=1"]), tmp_path, open_pack(pack), said.append)
+    tracker = opened(tmp_path, pack, said.append, "track.strip_epochs=1")
 
     def draw():
         raise RuntimeError("out of memory\non this GPU")
@@ -157,15 +157,31 @@ def test_strips_that_cannot_be_made_are_said_once(pack, tmp_path, monkeypatch):
     assert epochs(wandb_folders(tmp_path)[0]) == [1, 2]
 
 
+def test_rows_from_before_w_and_b_was_asked_for_come_too(pack, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    track.append_row(tmp_path, ROW)
+    for epoch in (2, 3):  # the second is a resume, to which W&B has the rows before
+        tracker = opened(tmp_path, pack, print)
+        tracker.log({**ROW, "epoch": epoch}, list)
+        tracker.finish()
+        track.append_row(tmp_path, {**ROW, "epoch": epoch})
+    assert [epochs(run) for run in wandb_folders(tmp_path)] == [[1, 2], [3]]
+
+
 def test_a_checkpoint_that_is_gone_costs_its_artifact_only(pack, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     said: list[str] = []
-    tracker = track.open_tracker(config.load(None, ["track.artifacts=all"]), tmp_path, open_pack(pack), said.append)
+    tracker = opened(tmp_path, pack, said.append, "track.artifacts=all")
     tracker.log(ROW, list)
     tracker.finish()
     (run,) = wandb_folders(tmp_path)
     assert epochs(run) == [1] and len(records(run, "artifact")) == 1  # the pack's
     assert len(said) == 1 and "left out checkpoint-" in said[0]
+
+
+def opened(folder, pack, say, *words):
+    """A tracker whose end has all the time that it takes."""
+    return track.open_tracker(config.load(None, ["track.finish_seconds=60", *words]), folder, open_pack(pack), say)
 
 
 def assert_clean(folder):
