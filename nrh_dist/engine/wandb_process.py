@@ -2,7 +2,8 @@
 
 ``wandb_run`` starts it and writes lines of JSON to its standard input: the options of ``wandb.init``, then one
 ``[verb, arguments]`` a line, a method of ``Session``. The end of the input, however it comes, is the end of the run.
-Its output is ASKING when it calls W&B, TAKEN when W&B took the run, and the one line of what went wrong.
+Its output is ASKING when it calls W&B, TAKEN when W&B took the run, DONE when all is told, and the one line of what
+went wrong.
 """
 
 import csv
@@ -15,7 +16,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
-ASKING, TAKEN = b"?", b"!"
+ASKING, TAKEN, DONE = b"?", b"!", b"."
 
 
 class Session:
@@ -128,15 +129,20 @@ def _cell(value: str) -> float | str | None:
 
 
 def main() -> None:
-    """Do what comes. Never leaves by the interpreter's own end, where the SDK would wait for its server again."""
+    """Do what comes. Never leaves by the interpreter's own end, where the SDK would wait for its server again.
+
+    It is nobody's child: Ray kills those of a worker when it stops a trial.
+    """
+    if os.fork():
+        os._exit(0)
     output = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     try:
-        told, code = _serve(output), 0
+        told = DONE.decode() + _serve(output)
     except Exception as error:  # the SDK raises many kinds
-        told, code = f"{type(error).__name__}: {error}".split("\n")[0], 1
-    os.write(output, told[:300].encode())
-    os._exit(code)
+        told = f"{type(error).__name__}: {error}".split("\n")[0]
+    _say(output, told[:300].encode())
+    os._exit(0)
 
 
 def _serve(output: int) -> str:
@@ -148,14 +154,19 @@ def _serve(output: int) -> str:
     place = Path(options["dir"]) / "wandb"
     place.mkdir(exist_ok=True)
     with hold(place, fcntl.LOCK_SH) or nullcontext():
-        os.write(output, ASKING)
+        _say(output, ASKING)
         session = Session(wandb.init(settings=settings, **options), options)
-        os.write(output, TAKEN)
+        _say(output, TAKEN)
         for line in sys.stdin:
             verb, given = json.loads(line)
             getattr(session, verb)(**given)
         session.finish()
     return session.problem
+
+
+def _say(output: int, text: bytes) -> None:
+    with suppress(BrokenPipeError):  # who asked may be gone; the run goes on to its end
+        os.write(output, text)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from nrh_dist.engine.progress import Say
 INIT_SECONDS = 30.0  # that a W&B server has to take a run, beside the training
 LATE_SECONDS = 3.0  # that it has for it still when the training is done
 PIPE_BYTES = 2**20  # some thousand rows
+MARKS = wandb_process.ASKING + wandb_process.TAKEN + wandb_process.DONE
 
 
 class WandbRun:
@@ -50,7 +51,7 @@ class WandbRun:
     def tell(self, verb: str, **given: Any) -> None:
         """Hand something over, a method of ``wandb_process.Session`` with its arguments; never waits."""
         self._lines.append((verb, given))
-        if self._process and self._process.poll() is not None:
+        if self._process and self._is_gone():
             self._bury()
         elif self._process:
             self._send(self._lines[-1])
@@ -59,7 +60,7 @@ class WandbRun:
         """Close the run. What a server did not take in time stays in the folder for ``nrh track sync``."""
         deadline = time.monotonic() + self._seconds
         while self._process:
-            _pipe(self._process).close()
+            _pipe(self._process.stdin).close()
             if self._has_ended(deadline):
                 self._bury()
             else:  # offline, on a machine that is busy: it waits for no server, and ends by itself
@@ -67,14 +68,12 @@ class WandbRun:
 
     def _has_ended(self, deadline: float) -> bool:
         """Wait for the process until ``deadline``; it is ended there, or earlier where no server takes the run."""
-        assert self._process
         is_online, late = self._options["mode"] == "online", time.monotonic() + LATE_SECONDS
-        while self._process.poll() is None:
+        while not self._is_gone():
             now = time.monotonic()
             if is_online and (now > deadline or (now > late and self._about() == wandb_process.ASKING)):
-                self._process.kill()
-                self._process.wait()
-            elif now > deadline:
+                return True
+            if now > deadline:
                 return False
             time.sleep(0.02)
         return True
@@ -98,8 +97,7 @@ class WandbRun:
             return
         self._output = b""
         for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe
-            os.set_blocking(pipe.fileno(), False)
+            os.set_blocking(_pipe(pipe).fileno(), False)
         for line in self._lines:
             self._send(line)
 
@@ -107,42 +105,54 @@ class WandbRun:
         assert self._process
         content = json.dumps(line).encode() + b"\n"
         with suppress(BrokenPipeError):  # it is gone, which the next line or the end will find
-            if _pipe(self._process).write(content) != len(content):  # it is so far behind that the pipe is full
-                self._process.kill()
+            if _pipe(self._process.stdin).write(content) != len(content):  # so far behind that the pipe is full
+                self._kill()
+
+    def _is_gone(self) -> bool:
+        """Whether nobody holds the other end of the process's output: it is no child, which could be waited for."""
+        assert self._process
+        self._process.poll()
+        while read := _pipe(self._process.stdout).read():
+            self._output += read
+        return read is not None
 
     def _about(self) -> bytes:
-        """The last of ``wandb_process``'s marks; empty while the SDK is being loaded."""
-        assert self._process and self._process.stdout
-        self._output += self._process.stdout.read() or b""
-        marks = wandb_process.ASKING + wandb_process.TAKEN
-        return self._output[: len(self._output) - len(self._output.lstrip(marks))][-1:]
+        """The last of ``wandb_process``'s marks so far; empty while the SDK is being loaded."""
+        return self._output[: len(self._output) - len(self._output.lstrip(MARKS))][-1:]
 
     def _bury(self) -> None:
         """Clear up after the process that ended; begin again offline where the server did not take the run."""
+        self._kill()
+        self._is_gone()
         assert self._process
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # the SDK's own service
-        taken, code = self._about() == wandb_process.TAKEN, self._process.returncode
-        told = self._output.decode(errors="replace").lstrip("?!")
+        mark, told = self._about(), self._output.lstrip(MARKS).decode(errors="replace")
         reason = told or "no answer in time"
-        is_late = _pipe(self._process).closed and (not told or told.startswith("TimeoutError"))
+        is_late = _pipe(self._process.stdin).closed and (not told or told.startswith("TimeoutError"))
+        is_online = self._options["mode"] == "online"
         self._process = None
-        if not taken and self._options["mode"] == "online":
+        if mark == wandb_process.DONE:
+            if told:
+                self._say(f"W&B: {told}")
+        elif is_online and mark != wandb_process.TAKEN:
             self._say(f"W&B does not answer ({reason}): this run is tracked offline")
             self._options["mode"] = "offline"
             self._start()
-        elif code and is_late and self._options["mode"] == "online":
+        elif is_online and is_late:
             self._say(f"W&B had not taken everything ({reason}): nrh track sync {self._folder} sends the rest")
-        elif code:
+        else:
             self._fail(reason)
-        elif told:
-            self._say(f"W&B: {told}")
+
+    def _kill(self) -> None:
+        """End the process and the SDK's own service."""
+        assert self._process
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _fail(self, reason: str) -> None:
         self.has_failed = True
         self._say(f"W&B failed ({reason}): nothing more is tracked")
 
 
-def _pipe(process: "subprocess.Popen[bytes]") -> IO[bytes]:
-    assert process.stdin
-    return process.stdin
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe
+    return pipe

@@ -1,5 +1,6 @@
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -37,7 +38,8 @@ def test_no_sdk_is_no_reason_to_stop(tmp_path, monkeypatch, said):
 def test_nobody_waits_for_a_process_that_stands_still(tmp_path, said):
     """More rows than the pipe takes; the process is stopped, as if the machine had swapped it out."""
     run = begin(tmp_path, "offline", said)
-    os.kill(run._process.pid, signal.SIGSTOP)
+    time.sleep(0.5)  # it has a child by then
+    os.killpg(run._process.pid, signal.SIGSTOP)
     started = time.monotonic()
     for number in range(8000):
         run.tell("log", row={**ROW, "epoch": number, "filler": "x" * 200}, pictures=[])
@@ -46,17 +48,36 @@ def test_nobody_waits_for_a_process_that_stands_still(tmp_path, said):
     assert "nothing more is tracked" in said[-1]
 
 
+def test_a_worker_that_is_killed_at_once_with_its_children_loses_nothing(tmp_path):
+    """As Ray does it when it stops a trial: before the SDK is loaded, and nothing is left to be told of it."""
+    code = f"""
+import os, signal
+from pathlib import Path
+from nrh_dist.engine.wandb_run import WandbRun
+run = WandbRun(Path({str(tmp_path)!r}), {{"mode": "offline", "project": "p", "id": "r-1"}}, 8.0, print)
+run.tell("log", row={ROW!r}, pictures=[])
+run._process.wait()
+for child in Path("/proc/self/task", str(os.getpid()), "children").read_text().split():
+    os.kill(int(child), signal.SIGKILL)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == -signal.SIGKILL
+    wait_for_the_end(f"HOME={tmp_path}")
+    assert epochs(wandb_folders(tmp_path)[0]) == [1]
+
+
 def test_the_end_is_bounded_by_the_clock_and_an_offline_run_ends_by_itself(tmp_path, monkeypatch, said):
     monkeypatch.setenv("HOME", str(tmp_path))
     run = begin(tmp_path, "offline", said, seconds=2)
     process = run._process.pid
-    os.kill(process, signal.SIGSTOP)
+    time.sleep(0.5)  # it has a child by then
+    os.killpg(process, signal.SIGSTOP)
     run.tell("log", row=ROW, pictures=[])
     started = time.monotonic()
     run.finish()
     assert 2 <= time.monotonic() - started < 3
-    os.kill(process, signal.SIGCONT)
-    os.waitpid(process, 0)
+    os.killpg(process, signal.SIGCONT)
     wait_for_the_end(f"HOME={tmp_path}")
     (folder,) = wandb_folders(tmp_path)
     assert epochs(folder) == [1] and not said

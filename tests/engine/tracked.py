@@ -26,7 +26,7 @@ class Timed(track.WandbTracker):
         super().log(row, draw)
         Timed.held = max(Timed.held, time.monotonic() - started)
         one = self._run
-        while sys.argv[1] != "init" and one._process and one._process.poll() is None and one._about() != b"!":
+        while sys.argv[1] != "init" and one._process and not one._is_gone() and one._about() != b"!":
             time.sleep(0.02)
         if row["epoch"] == int(sys.argv[2]):
             os.kill(os.getpid(), signal.SIGKILL)
