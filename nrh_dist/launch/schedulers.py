@@ -1,5 +1,6 @@
 """Ray Tune's schedulers and searchers for a search space."""
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def begin_life(sweep: Path, trial: dict[str, Any], origin: dict[str, Any]) -> No
     note(folder, trial, {}, origin)
 
 
-def searcher(searched: Space, seed: int, tried: list[Assignment]) -> Any:
+def searcher(searched: Space, seed: int, tried: dict[int, Assignment]) -> Any:
     """Optuna's TPE over all dimensions and metrics, first asked for what was ``tried``; None where trials are drawn."""
     if searched.search != "optuna":
         return None
@@ -122,16 +123,15 @@ def searcher(searched: Space, seed: int, tried: list[Assignment]) -> Any:
     from ray.tune.search.optuna import OptunaSearch
 
     class NumberedSearch(OptunaSearch):
-        """Optuna's suggestions in the shape of ``drawn``: Tune's own ids of them are random."""
+        """Optuna's suggestions with the indices of trials, those that began first: Tune's own ids are random."""
 
-        count = 0
+        numbers = itertools.chain(tried, (index for index in itertools.count() if index not in tried))
 
         def suggest(self, trial_id: str) -> dict[str, Any] | None:
             assignment = super().suggest(trial_id)
             if assignment is None:
                 return None
-            self.count += 1
-            return {"trial": {"index": self.count - 1, "life": 1, "assignment": assignment}}
+            return {"trial": {"index": next(self.numbers), "life": 1, "assignment": assignment}}
 
     several = len(searched.metrics) > 1
     return NumberedSearch(
@@ -139,7 +139,7 @@ def searcher(searched: Space, seed: int, tried: list[Assignment]) -> Any:
         metric=list(searched.metrics) if several else searched.metric,
         mode=["min"] * len(searched.metrics) if several else "min",
         sampler=optuna.samplers.TPESampler(seed=seed),
-        points_to_evaluate=tried or None,
+        points_to_evaluate=[*tried.values()] or None,
     )
 
 

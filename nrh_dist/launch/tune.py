@@ -101,13 +101,14 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
     trial = ray_tune.with_parameters(train_trial, searched=searched, **places)
     parameters = starting_points(searched, first.seed, folder)
     is_drawn = bool(parameters)
+    tried = {index: noted(one)["assignment"] for index, one in begun(folder).items()}
     results: Any = ray_tune.Tuner(
         ray_tune.with_resources(trial, room.need),
         param_space={"trial": ray_tune.grid_search(parameters)} if is_drawn else {},
         tune_config=ray_tune.TuneConfig(
             num_samples=1 if is_drawn else searched.trials,
             scheduler=scheduler(searched, folder, first.seed),
-            search_alg=searcher(searched, first.seed, [noted(one)["assignment"] for one in begun(folder).values()]),
+            search_alg=searcher(searched, first.seed, tried),
             # All members of a population must be there before the first exchange: their resources keep them waiting.
             max_concurrent_trials=None if searched.schedule.kind == "pbt" else room.concurrent,
             reuse_actors=first.scale.workers == 1,

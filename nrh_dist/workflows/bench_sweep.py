@@ -97,7 +97,7 @@ def _search(table: Table, schedule: Schedule, search: str, seed: int) -> Callabl
         Dimension("optim.lr", "loguniform", (RATES[0], RATES[-1])),
     )
     searched = Space("bench", (METRIC,), 1000, search, schedule, (), dimensions)
-    asked = searcher(searched, seed, [])
+    asked = searcher(searched, seed, {})
     drawn = searched.assignments(seed)
 
     def begin(number: int) -> Curve:

@@ -4,8 +4,8 @@ import pytest
 
 from nrh_dist.launch.rehearsal import rehearse
 from nrh_dist.launch.schedule import Asha, HyperBand, Median, Schedule
-from nrh_dist.launch.schedulers import scheduler
-from nrh_dist.launch.space import Space
+from nrh_dist.launch.schedulers import scheduler, searcher
+from nrh_dist.launch.space import Dimension, Space
 
 
 def played(schedule, curves, concurrent=1, end=lambda index, value: None):
@@ -55,3 +55,12 @@ def test_no_epoch_twice_and_none_left_out(concurrent):
     best = min(range(10), key=lambda index: curves[index][0])
     assert (best, 9, 0.0) in events, "the best is never stopped"
     assert len(events) < 90
+
+
+def test_a_resumed_search_begins_with_the_trials_that_are_there():
+    """Trial 1 may have died before it noted what it tries, when trial 2 had already."""
+    searched = Space("s", ("val/mse",), 5, "optuna", Schedule(2), (), (Dimension("optim.lr", "uniform", (0.0, 1.0)),))
+    asked = searcher(searched, 0, {0: {"optim.lr": 0.25}, 2: {"optim.lr": 0.75}})
+    given = [asked.suggest(str(number))["trial"] for number in range(4)]
+    assert [one["index"] for one in given] == [0, 2, 1, 3]
+    assert [one["assignment"]["optim.lr"] for one in given[:2]] == [0.25, 0.75]

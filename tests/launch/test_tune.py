@@ -146,6 +146,16 @@ def test_population_based_training(ray_session, tmp_path, pack):
     assert best["value"] == min(row["val/mse"] for one in (folder / "trials").iterdir() for row in rows_of(one))
 
 
+@pytest.mark.slow
+def test_a_population_goes_on_without_those_that_failed(ray_session, tmp_path, pack):
+    """The others wait for them at the exchange, and nobody would call them."""
+    text = POPULATION.replace("loguniform: [0.00001, 0.01]", "choice: [0.001, 0.002, 1.0e+30]")
+    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep", "scale.max_failures=0", "seed=1"]
+    rows = table(tune(space_file(tmp_path, text), words, False, print))
+    assert {row["status"] for row in rows} == {"finished", "failed"}
+    assert {row["epochs"] for row in rows if row["status"] == "finished"} == {"6"}
+
+
 def test_several_objectives(ray_session, tmp_path, pack):
     text = SPACE.replace("metric: val/mse", "metric: [val/mse, cost/parameters]\nsearch: optuna")
     words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep"]
