@@ -35,6 +35,7 @@ SPACE = Path(__file__).parents[1] / "search_spaces" / "demo.yaml"
 VERBS = [
     *(["doctor"], ["demo"], ["pretrain"], ["train"], ["tune"], ["evaluate"], ["best"], ["report"]),
     *(["data", "sample"], ["data", "verify"], ["data", "pack"], ["data", "coco-exp"], ["bench"]),
+    *(["track", "evaluation"], ["track", "sync"], ["track", "workspace"]),
 ]
 
 
