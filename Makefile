@@ -31,7 +31,7 @@ lint: setup
 # The lock holds every dependency, test extras included, with hashes. Needs uv.
 lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--extra test pyproject.toml -o .ci/requirements.lock
+		--extra test --extra wandb pyproject.toml -o .ci/requirements.lock
 
 clean:
 	rm -rf $(VENV) .cache demo
