@@ -165,7 +165,7 @@ def check(config: Config) -> None:
     _require(train.rollbacks >= 0, "train.rollbacks", train.rollbacks, "must be 0 or more")
     _require(data.max_bad_files >= 0, "data.max_bad_files", data.max_bad_files, "must be 0 or more")
     _require(track.strip_epochs >= 0, "track.strip_epochs", track.strip_epochs, "must be 0 or more")
-    _require(track.finish_seconds >= 2, "track.finish_seconds", track.finish_seconds, "must be at least 2")
+    _require(2 <= track.finish_seconds <= 100, "track.finish_seconds", track.finish_seconds, "must be in 2..100")
     _require(scale.hang_seconds > 0, "scale.hang_seconds", scale.hang_seconds, "must be above 0")
     _require(scale.workers >= 1, "scale.workers", scale.workers, "must be at least 1")
     _require(scale.max_failures >= 0, "scale.max_failures", scale.max_failures, "must be 0 or more")

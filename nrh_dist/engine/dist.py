@@ -29,13 +29,17 @@ def own_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def torchrun_place() -> Place:
-    """The place that torchrun's environment names; joins its process group. One process without that environment."""
+def torchrun_place(gpus: float | None = None) -> Place:
+    """The place that torchrun's environment names; joins its process group. One process without that environment.
+
+    ``gpus`` for each process; None: one where there are any. Processes that share one talk through gloo: NCCL refuses.
+    """
+    gpus = float(torch.cuda.is_available()) if gpus is None else gpus
     local = int(os.environ.get("LOCAL_RANK", 0))
-    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    device = torch.device("cuda", int(local * gpus)) if gpus else torch.device("cpu")
     if "WORLD_SIZE" not in os.environ:
         return Place(device=device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if gpus >= 1 else "gloo")
     return Place(dist.get_rank(), dist.get_world_size(), device)
 
 

@@ -52,7 +52,7 @@ def workspace(entity: str, project: str, keys: dict[str, bool], metric: str) -> 
     axes = [column(metric=v2.Config(key), display_name=key, log=is_log) for key, is_log in keys.items()]
     sizes = v2.CustomChart.from_table("size_bins", {"label": "bin", "value": "mse"}, {"title": "MSE by size of object"})
     sizes.chart_name = "wandb/bar/v0"
-    sections = {
+    sections: dict[str, list[Any]] = {
         "Trials": [
             v2.LinePlot(title=f"{metric} by trial", x="epoch", y=[metric]),
             v2.LinePlot(title="loss", x="epoch", y=["train/loss", "val/loss"]),

@@ -7,7 +7,7 @@ from typing import Any
 
 from nrh_dist.engine.progress import Say, duration
 from nrh_dist.launch.space import Space
-from nrh_dist.launch.trials import life_name, note_stopped, write_table
+from nrh_dist.launch.trials import life_name, name_of, note_stopped, write_table
 
 SHOWN = 20  # trials in the live table, the running ones first, then the best
 
@@ -26,20 +26,20 @@ class Progress:
 
     def running(self) -> list[Path]:
         """The run folders of the trials that train at this moment."""
-        return [self.folder / "trials" / _name(trial) for trial in self.trials if trial.status == "RUNNING"]
+        return [self.folder / "trials" / name_of(trial) for trial in self.trials if trial.status == "RUNNING"]
 
     def on_result(self, trials: list[Any], trial: Any, result: dict[str, Any]) -> None:
         """One epoch of one trial."""
         self.trials = trials
         index, value = trial.config["trial"]["index"], result[self.searched.metric]
-        self.last[index] = {**result, "folder": _name(trial)}
+        self.last[index] = {**result, "folder": name_of(trial)}
         self.best[index] = min(value, self.best.get(index, value))
         if sys.stdout.isatty():
             self._show()
             return
         rate = f"{result['images_per_s']:.1f} images/s"
         self.say(
-            f"{_name(trial)}: epoch {result['epoch']}, {self.searched.metric} {value:.4g}, {rate} ({self.summary()})"
+            f"{name_of(trial)}: epoch {result['epoch']}, {self.searched.metric} {value:.4g}, {rate} ({self.summary()})"
         )
 
     def on_end(self, trials: list[Any], trial: Any) -> None:
@@ -47,13 +47,13 @@ class Progress:
         self.trials = trials
         row = self.last.get(trial.config["trial"]["index"])
         if row and row["epoch"] < self.searched.schedule.max_epochs and not self.is_stopping:
-            note_stopped(self.folder / "trials" / _name(trial), row["epoch"])
+            note_stopped(self.folder / "trials" / name_of(trial), row["epoch"])
         write_table(self.folder, self.searched)
 
     def on_error(self, trials: list[Any], trial: Any) -> None:
         """A trial failed for good."""
         self.trials = trials
-        self.say(f"{_name(trial)} failed; the sweep goes on")
+        self.say(f"{name_of(trial)} failed; the sweep goes on")
         write_table(self.folder, self.searched)
 
     def summary(self) -> str:
@@ -121,10 +121,6 @@ def callback(progress: Progress) -> Any:
             progress.on_error(trials, trial)
 
     return Told()
-
-
-def _name(trial: Any) -> str:
-    return life_name(trial.config["trial"]["index"], trial.config["trial"]["life"])
 
 
 def _short(value: Any) -> str:

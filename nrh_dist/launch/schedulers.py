@@ -2,20 +2,23 @@
 
 import itertools
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nrh_dist.engine.progress import Say
+from nrh_dist.errors import UserError
 from nrh_dist.launch.population import take_over, varied
 from nrh_dist.launch.schedule import Asha, HyperBand, Median, Population
 from nrh_dist.launch.space import Assignment, Space
-from nrh_dist.launch.trials import life_name, note, table_rows
+from nrh_dist.launch.trials import life_name, name_of, note, table_rows
 
 EPOCH = "epoch"  # of a row of metrics.jsonl: what all schedulers count
 
 
-def scheduler(searched: Space, folder: Path, seed: int) -> Any:
+def scheduler(searched: Space, folder: Path, seed: int, say: Say) -> Any:
     """The scheduler of a sweep in ``folder``."""
     from ray.tune import schedulers
 
@@ -29,8 +32,11 @@ def scheduler(searched: Space, folder: Path, seed: int) -> Any:
             reduction_factor=schedule.reduction_factor,
         )
     if isinstance(schedule, HyperBand):
-        return _letting_finish(schedulers.HyperBandScheduler, schedule.max_epochs)(
-            **common, max_t=schedule.max_epochs, reduction_factor=schedule.reduction_factor
+        return _hyperband(schedule)(
+            **common,
+            max_t=schedule.max_epochs,
+            reduction_factor=schedule.reduction_factor,
+            stop_last_trials=False,
         )
     if isinstance(schedule, Median):
         return _letting_finish(schedulers.MedianStoppingRule, schedule.max_epochs)(
@@ -40,7 +46,7 @@ def scheduler(searched: Space, folder: Path, seed: int) -> Any:
             min_time_slice=math.inf,  # else it pauses those that it cannot judge yet
         )
     if isinstance(schedule, Population):
-        return _population(searched, schedule, folder, seed, common)
+        return _population(searched, schedule, folder, seed, common, say)
     return schedulers.FIFOScheduler()
 
 
@@ -56,7 +62,33 @@ def _letting_finish(kind: Any, last: int) -> Any:
     return LettingFinish
 
 
-def _population(searched: Space, schedule: Population, folder: Path, seed: int, common: dict[str, Any]) -> Any:
+def _hyperband(schedule: HyperBand) -> Any:
+    from ray.tune.schedulers import HyperBandScheduler
+
+    class HyperBandOfMortals(_letting_finish(HyperBandScheduler, schedule.max_epochs)):  # type: ignore[misc]
+        """Ray's, whose brackets wait for ever when a trial dies after the first halving: they stay marked as busy."""
+
+        def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+            bracket, _ = self._trial_info[trial]
+            if not self.is_halving:
+                bracket.is_being_processed = False
+            super().on_trial_remove(tune_controller, trial)
+
+        is_halving = False
+
+        def _process_bracket(self, tune_controller: Any, bracket: Any) -> str:
+            self.is_halving = True
+            try:
+                return str(super()._process_bracket(tune_controller, bracket))
+            finally:
+                self.is_halving = False
+
+    return HyperBandOfMortals
+
+
+def _population(
+    searched: Space, schedule: Population, folder: Path, seed: int, common: dict[str, Any], say: Say
+) -> Any:
     from ray.tune.schedulers import PopulationBasedTraining
 
     interval = schedule.interval_epochs
@@ -70,8 +102,15 @@ def _population(searched: Space, schedule: Population, folder: Path, seed: int, 
         """
 
         def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-            super().on_trial_add(tune_controller, trial)
-            self._trial_state[trial].last_perturbation_time = done
+            if trial not in self._trial_state:  # else it crashed, and comes again
+                super().on_trial_add(tune_controller, trial)
+                self._trial_state[trial].last_perturbation_time = done
+
+        def _exploit(self, tune_controller: Any, trial: Any, trial_to_clone: Any) -> None:
+            try:
+                super()._exploit(tune_controller, trial, trial_to_clone)
+            except (UserError, OSError) as error:  # it goes on with its own
+                say(f"{name_of(trial)} cannot take over weights of {name_of(trial_to_clone)}: {error}")
 
         def choose_trial_to_run(self, tune_controller: Any) -> Any:
             chosen = super().choose_trial_to_run(tune_controller)
@@ -109,10 +148,16 @@ def _least_epochs(searched: Space, folder: Path) -> int:
 
 
 def begin_life(sweep: Path, trial: dict[str, Any], origin: dict[str, Any]) -> None:
-    """Prepare the folder of a trial's next life. It counts from the moment that its assignment is written."""
-    folder = sweep / "trials" / life_name(trial["index"], trial["life"])
-    take_over(sweep / "trials" / origin["trial"], origin["epoch"], folder)
-    note(folder, trial, {}, origin)
+    """Make the folder of a trial's next life, or nothing."""
+    name = life_name(trial["index"], trial["life"])
+    partial = sweep / "trials" / f".{name}.partial"
+    try:
+        take_over(sweep / "trials" / origin["trial"], origin["epoch"], partial)
+        note(partial, trial, {}, origin)
+        partial.rename(sweep / "trials" / name)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def searcher(searched: Space, seed: int, tried: dict[int, Assignment]) -> Any:
@@ -138,7 +183,8 @@ def searcher(searched: Space, seed: int, tried: dict[int, Assignment]) -> Any:
         space=distributions(searched),
         metric=list(searched.metrics) if several else searched.metric,
         mode=["min"] * len(searched.metrics) if several else "min",
-        sampler=optuna.samplers.TPESampler(seed=seed),
+        # A resumed search does not draw again what it drew before it was stopped.
+        sampler=optuna.samplers.TPESampler(seed=int(np.random.SeedSequence([seed, len(tried)]).generate_state(1)[0])),
         points_to_evaluate=[*tried.values()] or None,
     )
 

@@ -17,12 +17,14 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from nrh_dist import config as configuration
 from nrh_dist.errors import UserError
@@ -35,6 +37,9 @@ COSTS = ("cost/parameters", "cost/gflop")
 SEARCHES = ("random", "grid", "optuna")
 KINDS = ("choice", "uniform", "loguniform")
 FIXED = {"train.epochs": "the scheduler's max_epochs", "train.best_metric": "metric"}
+# What all trials share, so that their values can be compared: place, model family, data and which of them judge.
+COMMON = {*configuration.PLACE_KEYS, "preset", "stage", "seed"}
+DATA_KEYS = ("data.clean_fraction", "data.drop_leaked")
 INTERIOR = 0.3819660112501051  # an irrational share of a range: no whole number hides that a key takes only these
 
 Assignment = dict[str, Any]
@@ -77,7 +82,7 @@ class Space:
     def active(self, assignment: Assignment) -> Assignment:
         """The part of ``assignment`` whose conditions hold; they speak of the base or of unconditional keys."""
         always = {one.key: assignment[one.key] for one in self.dimensions if not one.when}
-        known = configuration.flatten(configuration.load(None, self._words(always)))
+        known = _flattened(tuple(self._words(always)))
         held = [one.key for one in self.dimensions if all(known[key] == value for key, value in one.when)]
         return {key: assignment[key] for key in held}
 
@@ -122,6 +127,11 @@ class Space:
         return [one.key for one in self.dimensions]
 
 
+@lru_cache(maxsize=4096)
+def _flattened(words: tuple[str, ...]) -> dict[str, Any]:
+    return configuration.flatten(configuration.load(None, list(words)))
+
+
 def read(path: Path, words: Sequence[str]) -> Space:
     """Read and check a search-space file; ``words`` are added to its base.
 
@@ -133,7 +143,7 @@ def read(path: Path, words: Sequence[str]) -> Space:
         content = OmegaConf.to_container(OmegaConf.create(text))
     except OSError as error:
         raise UserError(f"no readable search-space file at {path} ({error.strerror})") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     return _Reader(path, lines).space(content, words)
 
@@ -161,11 +171,12 @@ class _Reader:
         else:
             trials = content.get("trials")
             self.require(is_count(trials), "trials", f"trials must be a number of at least 1, not {trials}")
-        for word in words:
-            key = word.split("=")[0]
-            self.require(key not in FIXED, "", f"{word}: a sweep takes it from {FIXED.get(key)}; change it there")
-            self.require(all(one.key != key for one in dimensions), f"space/{key}", f"{word}: {key} is searched here")
         base = [f"{key}={json.dumps(value)}" for key, value in self.mapping(content, "base", optional=True).items()]
+        for word in (*base, *words):
+            key = word.split("=")[0]
+            where = "base" if word in base else ""
+            self.require(key not in FIXED, where, f"{word}: a sweep takes it from {FIXED.get(key)}; change it there")
+            self.require(all(one.key != key for one in dimensions), f"space/{key}", f"{word}: {key} is searched here")
         schedule = self.schedule(content)
         space = Space(self.path.stem, metrics, trials, search, schedule, (*base, *words), dimensions)
         if isinstance(schedule, Population):
@@ -209,6 +220,8 @@ class _Reader:
 
     def dimension(self, key: str, given: Any) -> Dimension:
         where = f"space/{key}"
+        can_vary = key.split(".")[0] not in COMMON and (not key.startswith("data.") or key in DATA_KEYS)
+        self.require(can_vary, where, f"{key} is the same for all trials of a sweep: give it in base, or as a word")
         kinds = [kind for kind in KINDS if isinstance(given, dict) and kind in given]
         self.require(
             len(kinds) == 1 and set(given) <= {kinds[0], "when"},

@@ -5,6 +5,7 @@ Tune starts again: then it goes on from its checkpoint.
 """
 
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def spawn_workers(config: Config, pack: Path, folder: Path, cpus: int, gpus: flo
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    arguments = (workers, port, cpus, gpus, config, str(pack), str(folder))
+    arguments = (os.getpid(), workers, port, cpus, gpus, config, str(pack), str(folder))
     group = start_processes(_worker, arguments, workers, join=False, start_method="spawn")
     try:
         while not group.join():
@@ -39,8 +40,13 @@ def spawn_workers(config: Config, pack: Path, folder: Path, cpus: int, gpus: flo
         raise
 
 
-def _worker(rank: int, workers: int, port: int, cpus: int, gpus: float, config: Config, pack: str, folder: str) -> None:
+def _worker(
+    rank: int, parent: int, workers: int, port: int, cpus: int, gpus: float, config: Config, pack: str, folder: str
+) -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # torch's, at the parent's end; Ray blocks it
+    if os.getppid() != parent:  # it ended before torch asked for the signal
+        os._exit(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(workers), "LOCAL_RANK": str(int(rank * gpus))}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(workers), "LOCAL_RANK": str(rank)}
     torch.set_num_threads(cpus)
-    work(config, Path(pack), Path(folder), torchrun_place(), lambda row: None, nothing)
+    work(config, Path(pack), Path(folder), torchrun_place(gpus), lambda row: None, nothing)

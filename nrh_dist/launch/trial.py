@@ -9,7 +9,9 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, NamedTuple
 
-from nrh_dist.config import Config, with_absolute_paths
+import torch
+
+from nrh_dist.config import Config, run_dir, with_absolute_paths
 from nrh_dist.engine import notice, rundir, track
 from nrh_dist.engine.dist import Place, own_device
 from nrh_dist.engine.progress import Say
@@ -40,7 +42,7 @@ def sweep_dir(searched: Space) -> Path:
 
 
 class Together(NamedTuple):
-    """What each worker of a trial gets, where all of them are on the machine of the trial's own process."""
+    """What each worker of a trial gets, where all are on the machine of the trial's own process, or are it."""
 
     cpus: int
     gpus: float
@@ -55,14 +57,15 @@ def train_trial(parameters: dict[str, Any], searched: Space, pack: str, home: st
     trial = parameters["trial"]
     config = with_absolute_paths(config_of(searched, trial), Path(home))
     sweep = Path(config.run.root).parent
-    with rundir.claimed(config) as folder, (folder / "train.log").open("a", buffering=1) as log:
+    folder = run_dir(config)
+    if not (folder / trials.ASSIGNMENT).exists():  # first of all: a folder is nobody's without it
+        trials.note(folder, trial, searched.costs(trial["assignment"]))
+    with rundir.claimed(config), (folder / "train.log").open("a", buffering=1) as log:
 
         def say(line: str) -> None:
             log.write(line + "\n")
 
-        if not (folder / trials.ASSIGNMENT).exists():
-            trials.note(folder, trial, searched.costs(trial["assignment"]))
-        tell = _Teller(trials.noted(folder)["costs"], searched.schedule.pauses)
+        tell = _Teller(trials.noted(folder)["costs"])
         for row in track.rows_up_to(folder, config.train.epochs):
             tell(row)
         if trials.is_stopped(folder) or rundir.is_finished(folder, config):
@@ -70,22 +73,22 @@ def train_trial(parameters: dict[str, Any], searched: Space, pack: str, home: st
         if reason := trials.failures(sweep).get(folder.name):
             raise UserError(reason)
         try:
-            _wait_if_stopping(sweep)
+            _wait_if_stopping(sweep, folder)
             _train(config, Path(pack), folder, together, tell, say)
         except UserError as error:
-            _wait_if_stopping(sweep)
+            _wait_if_stopping(sweep, folder)
             trials.note_failure(folder, str(error))
             raise
 
 
 class _Teller:
-    """Reports rows to Tune, each epoch once, also over pauses.
+    """Reports rows to Tune, each epoch once, also over pauses and crashes.
 
-    A scheduler that pauses trials goes on from a checkpoint. Tune gets a pointer to the row: the run has its own.
+    Tune goes on from checkpoints. What it gets is a pointer to the row: the run has its own.
     """
 
-    def __init__(self, costs: dict[str, float], pauses: bool) -> None:
-        self.costs, self.pauses = costs, pauses
+    def __init__(self, costs: dict[str, float]) -> None:
+        self.costs = costs
         self.epoch = _told()
 
     def __call__(self, row: dict[str, Any]) -> None:
@@ -94,9 +97,6 @@ class _Teller:
         if row["epoch"] <= self.epoch:
             return
         self.epoch = row["epoch"]
-        if not self.pauses:
-            tune.report(row | self.costs)
-            return
         with tempfile.TemporaryDirectory() as pointer:
             (Path(pointer) / POINTER).write_text(json.dumps({"epoch": self.epoch}))
             tune.report(row | self.costs, checkpoint=tune.Checkpoint.from_directory(pointer))
@@ -117,7 +117,8 @@ def _train(config: Config, pack: Path, folder: Path, together: Together | None, 
     """In this process, or by workers of its own, here or wherever Ray Train finds room."""
     try:
         if config.scale.workers == 1:
-            run(config, pack, Place(device=own_device()), tell, say)
+            device = own_device() if together and together.gpus else torch.device("cpu")
+            run(config, pack, Place(device=device), tell, say)
             return
         with _following(folder, config.train.epochs, tell):
             if together:
@@ -134,22 +135,25 @@ def _following(folder: Path, epochs: int, tell: _Teller) -> Iterator[None]:
     ended = Event()
 
     def follow() -> None:
-        while True:
-            is_last = ended.is_set()  # read once more after the end
-            for row in track.rows_up_to(folder, epochs):
-                tell(row)
-            if is_last:
-                return
-            time.sleep(LOOK_SECONDS)
+        while not ended.wait(LOOK_SECONDS):
+            tell_all()
+
+    def tell_all() -> None:
+        for row in track.rows_up_to(folder, epochs):
+            tell(row)
 
     thread = Thread(target=follow, daemon=True)
     thread.start()
-    yield
-    ended.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    tell_all()
 
 
-def _wait_if_stopping(sweep: Path) -> None:
+def _wait_if_stopping(sweep: Path, folder: Path) -> None:
     """Wait for this process's end where the sweep stops: were the trial to return, Tune would start the next one."""
     while (sweep / notice.STOP_FILE).exists():
+        notice.forget(folder)  # nobody need wait for this one
         time.sleep(LOOK_SECONDS)

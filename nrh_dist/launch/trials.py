@@ -21,6 +21,11 @@ def life_name(index: int, life: int = 1) -> str:
     return f"t{index:04d}" if life == 1 else f"t{index:04d}-{life}"
 
 
+def name_of(trial: Any) -> str:
+    """The folder name of a trial as Tune has it."""
+    return life_name(trial.config["trial"]["index"], trial.config["trial"]["life"])
+
+
 def note(folder: Path, trial: dict[str, Any], costs: dict[str, float], origin: dict[str, Any] | None = None) -> None:
     """Write down what ``folder`` tries: ``index``, ``life``, ``assignment`` of a trial, and whose weights it took."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,14 +83,21 @@ def write_table(sweep: Path, searched: Space) -> Path:
 
 
 def table_rows(sweep: Path, searched: Space) -> list[dict[str, Any]]:
-    """The rows of trials.csv, those first that began."""
+    """The rows of trials.csv."""
     failed, there = failures(sweep), begun(sweep)
-    rows = [_row(searched, folder, failed.get(folder.name, "")) for folder in there.values()]
-    waiting = [index for index in range(searched.trials) if index not in there]
-    return rows + [{"trial": life_name(index), "epochs": 0, "status": "waiting"} for index in waiting]
+    rows = []
+    for index in range(searched.trials):
+        name = there[index].name if index in there else life_name(index)
+        row = {"trial": name, "epochs": 0, "status": "waiting"}
+        if index in there:
+            row = _row(searched, there[index])
+        if name in failed:  # perhaps before it noted what it tries
+            row |= {"status": "failed", "reason": failed[name], "folder": f"trials/{name}"}
+        rows.append(row)
+    return rows
 
 
-def _row(searched: Space, folder: Path, reason: str) -> dict[str, Any]:
+def _row(searched: Space, folder: Path) -> dict[str, Any]:
     trial, last = noted(folder), searched.schedule.max_epochs
     rows = track.rows_up_to(folder, last)
     epochs = rows[-1]["epoch"] if rows else 0
@@ -95,15 +107,6 @@ def _row(searched: Space, folder: Path, reason: str) -> dict[str, Any]:
         searched.metric: min((row[searched.metric] for row in rows), default=""),
         **trial["costs"],
         "epochs": epochs,
-        "status": _status(folder, bool(reason), epochs == last),
-        "reason": reason,
+        "status": "finished" if epochs == last else "stopped early" if is_stopped(folder) else "running",
         "folder": f"trials/{folder.name}",
     }
-
-
-def _status(folder: Path, has_failed: bool, is_finished: bool) -> str:
-    if has_failed:
-        return "failed"
-    if is_finished:
-        return "finished"
-    return "stopped early" if is_stopped(folder) else "running"

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,16 @@ from nrh_dist.launch.schedulers import scheduler, searcher
 from nrh_dist.launch.space import Space
 from nrh_dist.launch.train import cpus_per_worker, gpus_per_worker, require_workers
 from nrh_dist.launch.trial import Together, sweep_dir, train_trial
-from nrh_dist.launch.trials import begun, failures, forget_failures, life_name, note_failure, noted, write_table
+from nrh_dist.launch.trials import (
+    begun,
+    failures,
+    forget_failures,
+    name_of,
+    note_failure,
+    noted,
+    table_rows,
+    write_table,
+)
 
 SWEEP = "sweep.json"
 CLUSTER_TRIALS = 8  # at once on a cluster, at least; a TorchTrainer takes 1.2 GB of the head for each
@@ -70,6 +79,7 @@ def tune(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
         session.connect(say)
         say(f"sweep of {searched.trials} trials into {folder}")
         forget_failures(folder)
+        (folder / select.BEST).unlink(missing_ok=True)  # the sweep is finished again when its failed trials are
         notice.forget(folder)
         progress = Progress(searched, folder, say)
         with session.stopping(lambda: _ask_to_stop(folder, progress), say), closing(progress):
@@ -83,9 +93,9 @@ def tune(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
 
 
 def _choose(searched: Space, folder: Path, table: Path, say: Say) -> None:
-    failed, there = failures(folder), begun(folder)
-    if len(failed) == len(there):
-        raise UserError(f"all {len(failed)} trials failed, the first with: {min(failed.items())[1]}; see {table}")
+    rows = table_rows(folder, searched)
+    if all(row["status"] == "failed" for row in rows):
+        raise UserError(f"all {len(rows)} trials failed, the first with: {rows[0]['reason']}; see {table}")
     found = select.candidates([folder / "trials"], searched.metric)[0]
     select.write_best(folder, found.checkpoint, searched.metric, found.value)
     say(f"best: {found.run}, {searched.metric} {found.value:.4g} at epoch {found.epoch}; table in {table}")
@@ -95,7 +105,8 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
     """Run Tune to its end. A trial that dies goes on from its checkpoint, up to ``scale.max_failures`` times."""
     from ray import tune as ray_tune
 
-    shutil.rmtree(folder / "ray", ignore_errors=True)
+    for left in (folder / "ray", *(folder / "trials").glob(".t*")):  # by a kill
+        shutil.rmtree(left, ignore_errors=True)
     room = room_for(first, say)
     places = {"pack": str(pack.absolute()), "home": str(Path.cwd()), "together": room.together}
     trial = ray_tune.with_parameters(train_trial, searched=searched, **places)
@@ -107,10 +118,10 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
         param_space={"trial": ray_tune.grid_search(parameters)} if is_drawn else {},
         tune_config=ray_tune.TuneConfig(
             num_samples=1 if is_drawn else searched.trials,
-            scheduler=scheduler(searched, folder, first.seed),
+            scheduler=scheduler(searched, folder, first.seed, say),
             search_alg=searcher(searched, first.seed, tried),
-            # All members of a population must be there before the first exchange: their resources keep them waiting.
-            max_concurrent_trials=None if searched.schedule.kind == "pbt" else room.concurrent,
+            # Where trials wait for each other all must be there: their resources keep them waiting.
+            max_concurrent_trials=None if searched.schedule.pauses else room.concurrent,
             reuse_actors=first.scale.workers == 1,
         ),
         run_config=ray_tune.RunConfig(
@@ -120,12 +131,14 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
             stop=_stopper(progress),
             callbacks=[callback(progress)],
             failure_config=ray_tune.FailureConfig(max_failures=first.scale.max_failures),
+            # Of pointers; a trial may take over from one that its donor has left behind already.
+            checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=None if searched.schedule.pauses else 1),
         ),
     ).fit()
     shutil.rmtree(folder / "ray", ignore_errors=True)
     known = failures(folder)
     for result in results:
-        name = life_name(result.config["trial"]["index"], result.config["trial"]["life"])
+        name = name_of(result)
         if result.error and name not in known:
             note_failure(folder / "trials" / name, session.cause(result.error))
 
@@ -150,7 +163,8 @@ def _ask_to_stop(folder: Path, progress: Progress) -> None:
     progress.is_stopping = True
     notice.ask_to_stop(folder)
     for trial in progress.running():
-        notice.ask_to_stop(trial)
+        with suppress(FileNotFoundError):  # it is about to begin, and will find the sweep's
+            notice.ask_to_stop(trial)
 
 
 def _stopper(progress: Progress) -> Any:
@@ -187,11 +201,11 @@ def room_for(first: Config, say: Say) -> Room:
     fitting = have.get("GPU", 0) // (workers * gpus) if gpus else have.get("CPU", 1) // (workers * cpus)
     # Trials that wait make an autoscaling cluster grow.
     concurrent = max(1, int(fitting), 1 if session.is_local() else CLUSTER_TRIALS)
-    is_together = workers == 1 or session.one_machine_has(workers * cpus, workers * gpus)
+    is_together = session.one_machine_has(workers * cpus, workers * gpus)
     need = {"CPU": float(workers * cpus), **({"GPU": workers * gpus} if gpus else {})}
-    if not is_together:
+    if workers > 1 and not is_together:
         need = {"node:__internal_head__": math.floor(1e4 / concurrent) / 1e4}  # Ray counts in 1/10,000
-    return Room(need, concurrent, Together(cpus, gpus) if is_together else None)
+    return Room(need, concurrent, Together(cpus, gpus) if workers == 1 or is_together else None)
 
 
 def _is_done(folder: Path, searched: Space, resume: bool) -> bool:

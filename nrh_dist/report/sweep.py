@@ -18,13 +18,16 @@ def write(sweep: Path, say: Callable[[str], None]) -> Path:
     ``UserError`` where the folder is no sweep or is damaged.
     """
     found = sweep_collect.read(sweep)
+    for left in sweep.glob(".page.partial-*"):  # by a kill
+        shutil.rmtree(left, ignore_errors=True)
     partial = sweep / f".page.partial-{os.getpid()}"
     try:
         (partial / FIGURES).mkdir(parents=True)
         chapter = sweep_chapter.chapter(found, sweep_chapter.SLUG, partial, TABLE if (sweep / TABLE).is_file() else "")
         (partial / PAGE).write_text(html.render([], [], [chapter], [], [], has_tables=False), encoding="utf-8")
         sweep_study.export(found, partial / STUDY)
-        shutil.rmtree(sweep / FIGURES, ignore_errors=True)
+        if (sweep / FIGURES).exists():
+            os.replace(sweep / FIGURES, partial / "before")
         for name in (FIGURES, STUDY, PAGE):
             os.replace(partial / name, sweep / name)
     finally:

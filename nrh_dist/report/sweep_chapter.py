@@ -8,7 +8,18 @@ from pathlib import Path
 
 from nrh_dist.report import sweep_figures as figures
 from nrh_dist.report.parts import Picture
-from nrh_dist.report.sweep_collect import FAILED, FINISHED, RUNNING, STOPPED, TABLE, WAITING, Dimension, Sweep, Trial
+from nrh_dist.report.sweep_collect import (
+    FAILED,
+    FINISHED,
+    RUNNING,
+    STOPPED,
+    TABLE,
+    WAITING,
+    Dimension,
+    Sweep,
+    Trial,
+    placeless,
+)
 from nrh_dist.report.sweep_collect import write_table as write_csv
 
 SLUG = "sweep"  # how the addresses of all sweeps begin
@@ -202,7 +213,7 @@ def _facts(sweep: Sweep) -> list[tuple[str, str]]:
     options = ", ".join(f"{key} {value}" for key, value in sweep.options.items())
     config = next((one.config for one in sweep.lives if one.config), {})
     settings = ", ".join(
-        f"{key} {config[key]}" for key in SETTINGS if config.get(key) is not None and key not in sweep.keys
+        f"{key} {placeless(config[key])}" for key in SETTINGS if config.get(key) is not None and key not in sweep.keys
     )
     found = [
         ("Search", f"{sweep.search}, {_trials(len(sweep.trials))}"),
@@ -224,8 +235,9 @@ def _space(dimension: Dimension) -> str:
 
 def _commands(sweep: Sweep) -> list[tuple[str, str]]:
     """What a reader can do next."""
-    folder = shlex.quote(str(sweep.folder))
-    found = [("The same in a dashboard", f"optuna-dashboard {shlex.quote(f'sqlite:///{sweep.folder}/study.db')}")]
+    place = f"{sweep.folder.resolve().parent.name}/{sweep.folder.name}"
+    folder = shlex.quote(place)
+    found = [("The same in a dashboard", f"optuna-dashboard {shlex.quote(f'sqlite:///{place}/study.db')}")]
     if sweep.best:
         found.insert(
             0, ("Judge the best on the test split", f"nrh evaluate {folder} identity --data DATA --out evaluation")

@@ -17,7 +17,7 @@ import yaml
 from nrh_dist.errors import UserError
 from nrh_dist.report.collect import read_json
 
-SWEEP, TABLE = "sweep.json", "trials.csv"
+SWEEP, TABLE, ROWS = "sweep.json", "trials.csv", "metrics.jsonl"
 SCHEMA = 2
 REMEDY = "bring the file back, or run the sweep again"
 FINISHED, STOPPED, FAILED, RUNNING, WAITING = "finished", "stopped early", "failed", "running", "waiting"
@@ -193,7 +193,7 @@ def read(folder: Path) -> Sweep:
         search=written.search,
         scheduler=kind,
         options=options,
-        base=written.base,
+        base=[f"{key}={placeless(value)}" for key, value in (word.split("=", 1) for word in written.base)],
         dimensions=dimensions,
         lives=lives,
         trials=trials,
@@ -235,7 +235,7 @@ def _life(folder: Path, dimensions: list[Dimension], metric: str, last: int) -> 
     assigned = read_json(noted, Assigned, SCHEMA, REMEDY)
     if (assigned.index, assigned.life) != (int(name), int(life or 1)):
         raise UserError(f"{noted} is of another trial than its folder says: {REMEDY}")
-    config, rows = _config(folder / "config.yaml"), folder / "metrics.jsonl"
+    config, rows = _config(folder / "config.yaml"), folder / ROWS
     values = _values(rows, metric, last)
     reached = FINISHED if max(values, default=0) == last else RUNNING
     if reached == RUNNING and (folder / "stopped.json").exists():
@@ -274,7 +274,9 @@ def _active(path: Path, dimensions: list[Dimension], given: dict[str, Any], conf
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """The configuration of a trial by dotted keys."""
+    """The configuration of a trial by dotted keys; none of one that ended before it wrote any."""
+    if not path.exists() and not path.with_name(ROWS).exists():
+        return {}
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -301,3 +303,9 @@ def _values(path: Path, metric: str, last: int) -> dict[int, float]:
         if epoch <= last and isfinite(value):
             values[epoch] = value
     return dict(sorted(values.items()))
+
+
+def placeless(value: Any) -> str:
+    """A value as others may see it: of a path, the last name."""
+    text = str(value).strip('"')
+    return Path(text).name if "/" in text else str(value)

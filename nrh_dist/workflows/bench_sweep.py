@@ -108,7 +108,7 @@ def _search(table: Table, schedule: Schedule, search: str, seed: int) -> Callabl
         if asked:
             asked.on_trial_complete(str(number), {METRIC: value})
 
-    return lambda: rehearse(scheduler(searched, Path(), seed), METRIC, begin, AT_ONCE, end)
+    return lambda: rehearse(scheduler(searched, Path(), seed, print), METRIC, begin, AT_ONCE, end)
 
 
 def _best_so_far(events: Callable[[], Any], budget: int) -> list[float]:

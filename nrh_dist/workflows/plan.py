@@ -20,7 +20,7 @@ from nrh_dist.engine import features
 from nrh_dist.engine.dist import own_device
 from nrh_dist.engine.progress import Say, duration
 from nrh_dist.engine.run import split_rows
-from nrh_dist.launch import space
+from nrh_dist.launch import session, space
 from nrh_dist.launch.rehearsal import rehearse
 from nrh_dist.launch.schedule import Asha
 from nrh_dist.launch.schedulers import scheduler
@@ -50,6 +50,8 @@ class Cost(NamedTuple):
 def describe(path: Path, words: Sequence[str], say: Say) -> None:
     """Print the plan of a sweep and start nothing. ``UserError`` as ``nrh tune`` would raise it for file and words."""
     searched = space.read(path, words)
+    if not session.is_local():
+        session.connect(say)
     config = searched.config(searched.first)
     say(f"{path}: {searched.trials} trials by {searched.search} search, lowest {', '.join(searched.metrics)}")
     for one in searched.dimensions:
@@ -82,7 +84,7 @@ def expected_epochs(searched: Space, concurrent: int, seed: int) -> float | None
         def curve(index: int) -> list[float] | None:
             return [values[index]] * schedule.max_epochs if index < searched.trials else None
 
-        asha = scheduler(searched, Path(), seed)
+        asha = scheduler(searched, Path(), seed, print)
         return sum(1 for _ in rehearse(asha, searched.metric, curve, concurrent))
 
     return statistics.fmean(epochs() for _ in range(REHEARSALS))

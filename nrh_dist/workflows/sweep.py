@@ -11,5 +11,5 @@ from nrh_dist.report import sweep as report
 def sweep(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
     """Run the sweep of a space file to its end and draw it; returns its folder. ``UserError`` as ``tune``."""
     folder = tune(path, words, resume, say)
-    say(f"open {report.write(folder, say)}")
+    report.write(folder, say)
     return folder

@@ -87,6 +87,12 @@ def test_grid_is_every_combination(tmp_path):
         ("when: {model.freeze:", "when: {model.freez:", r"line 8.*model\.freez does not exist"),
         ("when: {model.freeze: encoder}", "when: {model.width: 7}", r"line 8.*never holds"),
         ("{choice: [0, 32]}", "{uniform: [0, 32]}", r"line 6.*Integer"),
+        ("model.fusion_width: {choice: [0, 32]}", "data.pack: {choice: [a, b]}", r"line 6.*same for all trials"),
+        ("model.fusion_width: {choice: [0, 32]}", "scale.workers: {choice: [1, 2]}", r"line 6.*same for all trials"),
+        ("model.fusion_width: {choice: [0, 32]}", "seed: {choice: [0, 1]}", r"line 6.*same for all trials"),
+        ("preset: tiny,", "preset: tiny, train.epochs: 99,", r"line 4.*the scheduler's max_epochs"),
+        ("preset: tiny,", "preset: tiny, optim.lr: 0.1,", r"line 8.*optim.lr is searched here"),
+        ("preset: tiny,", 'preset: "${x",', r"is not YAML"),
     ],
 )
 def test_mistakes_name_file_line_and_rule(tmp_path, old, new, expected):
@@ -154,6 +160,12 @@ def test_several_objectives(tmp_path):
         one.costs({"model.fusion_width": width, "model.freeze": "encoder", "optim.lr": 0.001}) for width in (8, 32)
     )
     assert set(small) == {"cost/parameters"} and small["cost/parameters"] < large["cost/parameters"]
+
+
+def test_a_file_of_other_bytes(tmp_path):
+    (tmp_path / "s.yaml").write_bytes(b"metric: \xff")
+    with pytest.raises(UserError, match="is not YAML"):
+        space.read(tmp_path / "s.yaml", [])
 
 
 def test_missing_file(tmp_path):

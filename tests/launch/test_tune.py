@@ -75,7 +75,7 @@ def test_random_search_with_asha(ray_session, tmp_path, pack):
     assert select.read_best(folder)["value"] <= best["value"]
 
 
-def test_optuna_and_a_trial_that_fails(ray_session, tmp_path, pack):
+def test_optuna_and_a_trial_that_fails(ray_session, tmp_path, pack, monkeypatch):
     """A learning rate that diverges is recorded with its reason and does not stop the sweep."""
     text = SPACE.replace("trials: 4", "trials: 3\nsearch: optuna").replace(
         "loguniform: [0.0001, 0.01]", "choice: [0.001, 1.0e+30]"
@@ -88,22 +88,37 @@ def test_optuna_and_a_trial_that_fails(ray_session, tmp_path, pack):
         assert (row["status"] == "failed") == diverging
         assert ("lower optim.lr" in row["reason"]) == diverging
 
+    # --resume tries the failed ones again; stopped on the way, the sweep is not finished.
+    tries = []
+
+    def interrupted(*_):
+        tries.append(1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nrh_dist.launch.tune._run", interrupted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            tune(space_file(tmp_path, text), words, True, print)
+    assert len(tries) == 2
+
 
 def rows_of(folder):
     return read_lines(folder / "metrics.jsonl")
 
 
 @pytest.mark.parametrize(
-    "schedule", ["hyperband: {max_epochs: 4, reduction_factor: 2}", "median: {max_epochs: 4, min_trials: 1}"]
+    ("schedule", "count"),
+    [("hyperband: {max_epochs: 4, reduction_factor: 2}", 7), ("median: {max_epochs: 4, min_trials: 1}", 4)],
 )
-def test_other_schedulers(ray_session, tmp_path, pack, schedule):
+def test_other_schedulers(ray_session, tmp_path, pack, schedule, count):
     """HyperBand pauses trials on the way: each goes on where it was, and no epoch is trained twice."""
     text = SPACE.replace("asha: {max_epochs: 3, grace_epochs: 1, reduction_factor: 2}", schedule)
+    text = text.replace("trials: 4", f"trials: {count}").replace("ptc_att_dih", "dih_nm")
+    text = "".join(line for line in text.splitlines(True) if "fusion" not in line and "freeze" not in line)
     words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep"]
     said = []
     rows = table(tune(space_file(tmp_path, text), words, False, said.append))
-    assert {row["status"] for row in rows} <= {"finished", "stopped early"}
-    assert any(row["status"] == "finished" for row in rows)
+    assert {row["status"] for row in rows} == {"finished", "stopped early"}
     told = [line.split(",")[0] for line in said if ": epoch " in line]
     assert len(told) == len(set(told)) == sum(int(row["epochs"]) for row in rows)
     for row in rows:
