@@ -1,6 +1,5 @@
 """Ray Tune's schedulers and searchers for a search space."""
 
-import itertools
 import math
 import shutil
 from pathlib import Path
@@ -167,16 +166,19 @@ def searcher(searched: Space, seed: int, tried: dict[int, Assignment]) -> Any:
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
+    indices = [*tried, *(index for index in range(searched.trials) if index not in tried)]
+
     class NumberedSearch(OptunaSearch):
         """Optuna's suggestions with the indices of trials, those that began first: Tune's own ids are random."""
 
-        numbers = itertools.chain(tried, (index for index in itertools.count() if index not in tried))
+        count = 0
 
         def suggest(self, trial_id: str) -> dict[str, Any] | None:
             assignment = super().suggest(trial_id)
             if assignment is None:
                 return None
-            return {"trial": {"index": next(self.numbers), "life": 1, "assignment": assignment}}
+            self.count += 1
+            return {"trial": {"index": indices[self.count - 1], "life": 1, "assignment": assignment}}
 
     several = len(searched.metrics) > 1
     return NumberedSearch(
