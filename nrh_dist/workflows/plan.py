@@ -33,8 +33,8 @@ from nrh_dist.workflows.measure import peak_memory
 from nrh_dist.workflows.steps import Step, random_images
 
 REHEARSALS = 100
-START_SECONDS = 3.0  # of a trial's process on two cores, measured; one that is used again takes a third of it
-MEASURED = 4  # processes at most that measure side by side, as the trials will run
+RAY_SECONDS, START_SECONDS = 10.0, 3.0  # to start Ray, and a trial's process, on two cores
+MEASURED = 4  # trials; as many side by side as will train so
 WARM_STEPS, STEPS = 2, 5
 
 
@@ -95,19 +95,21 @@ def _say_time(config: Config, searched: Space, at_once: int, expected: float, mo
     if counts is None:
         say("time: unknown without data; give data.root=FOLDER or data.pack=PACK")
         return
-    beside = 1 if torch.cuda.is_available() else min(at_once * config.scale.workers, os.cpu_count() or 1, MEASURED)
-    cost = list(ordered_map(measured, [config] * beside, beside))[-1]
+    trials = [searched.config(one) for one in searched.assignments(config.seed)[:MEASURED]]
+    beside = 1 if torch.cuda.is_available() else min(at_once * config.scale.workers, os.cpu_count() or 1)
+    costs = list(ordered_map(measured, trials, beside))
     train, val = (math.ceil(count / config.train.batch_size) for count in counts)
-    epoch = (train * cost.step + val * cost.validation) / config.scale.workers
+    epochs = [(train * one.step + val * one.validation) / config.scale.workers for one in costs]
+    steps = sorted(one.step * 1000 for one in costs)
+    memory = max(one.memory for one in costs) * at_once / 1e9
     say(
-        f"measured: {cost.step * 1000:.0f} ms a step of {config.train.batch_size} images on {cost.device}, "
-        f"{duration(epoch)} an epoch of {counts[0]} images, {cost.memory * at_once / 1e9:.1f} GB for all at once"
+        f"measured on {len(trials)} of the trials: {steps[0]:.0f} to {steps[-1]:.0f} ms a step of "
+        f"{config.train.batch_size} images on {costs[0].device}, {duration(max(epochs))} at most an epoch of "
+        f"{counts[0]} images; {memory:.1f} GB for all at once"
     )
-    start = searched.trials * START_SECONDS
-    say(
-        f"time: about {duration((expected * epoch + start) / at_once)}"
-        + (f", at most {duration((most * epoch + start) / at_once)}" if expected < most else "")
-    )
+    start = RAY_SECONDS + searched.trials * START_SECONDS / at_once
+    mean = start + expected * statistics.fmean(epochs) / at_once
+    say(f"time: about {duration(mean)}, at most {duration(start + most * max(epochs) / at_once)}")
 
 
 def _images(config: Config) -> tuple[int, int] | None:

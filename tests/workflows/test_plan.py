@@ -39,6 +39,7 @@ def test_without_data(tmp_path):
 def test_time_and_memory_are_measured(tmp_path, kind):
     root = write_tree(tmp_path / "tree") if kind == "root" else write_small_pack(tmp_path).root
     text = plan(tmp_path, f"data.{kind}={root}")
+    assert "measured on 4 of the trials" in text
     assert "ms a step of 16 images on cpu" in text and "GB for all at once" in text
     assert "time: about" in text and ", at most" in text
     assert not (tmp_path / "runs").exists()
