@@ -4,7 +4,7 @@
     nrh bench step                         ten minutes on two cores, of which compiling takes most
     nrh bench ray                          twelve minutes on two cores
     nrh bench generate --images train2017 --annotations instances_train2017.json     ten minutes on two cores
-    nrh bench sweep                        half an hour on two cores the first time: 42 trainings, which are kept
+    nrh bench sweep                        a quarter of an hour on two cores the first time; its trainings are kept
 
 A further bench is a function in ``BENCHES``, which imports its file by itself: ``step`` must run where there is little
 more than PyTorch. What benches share is in ``measure.py``.
