@@ -33,7 +33,7 @@ TARGET = 0.99  # the best value within 1 %, at a tenth of the epochs
 SPACE = f"""\
 metric: {METRIC}
 search: grid
-scheduler: {{none: {{max_epochs: {{epochs}}}}}}
+scheduler: {{none: {{max_epochs: {EPOCHS}}}}}
 base: {{preset: tiny, model.name: ptc_att_dih, data.val_fraction: 0.25, train.keep_checkpoints: 1}}
 space:
   model.fusion_width: {{choice: {list(WIDTHS)}}}
@@ -71,7 +71,7 @@ def trained(say: Say) -> Table:
         write_sample(folder / "sample", say=say)
         write_pack(index(Source(folder / "sample" / "iharmony4"))[::THINNED], folder / "pack", SIZE, None, say)
     file = folder / "space.yaml"
-    file.write_text(SPACE.format(epochs=EPOCHS))
+    file.write_text(SPACE)
     words = [f"data.pack={folder / 'pack'}", f"run.root={folder}", "run.name=grid", "track.wandb=disabled"]
     sweep = tune(file, words, (folder / "grid" / "sweep.json").exists(), say)
     curves = {}

@@ -20,6 +20,7 @@ from nrh_dist.engine import features
 from nrh_dist.engine.dist import own_device
 from nrh_dist.engine.progress import Say, duration
 from nrh_dist.engine.run import split_rows
+from nrh_dist.errors import UserError
 from nrh_dist.launch import session, space
 from nrh_dist.launch.rehearsal import rehearse
 from nrh_dist.launch.schedule import Asha
@@ -91,9 +92,10 @@ def expected_epochs(searched: Space, concurrent: int, seed: int) -> float | None
 
 
 def _say_time(config: Config, searched: Space, at_once: int, expected: float, most: int, say: Say) -> None:
-    counts = _images(config)
-    if counts is None:
-        say("time: unknown without data; give data.root=FOLDER or data.pack=PACK")
+    try:
+        counts = _images(config)
+    except UserError as error:  # the data may lie on the cluster only
+        say(f"time: unknown ({error})")
         return
     trials = [searched.config(one) for one in searched.assignments(config.seed)[:MEASURED]]
     beside = 1 if torch.cuda.is_available() else min(at_once * config.scale.workers, os.cpu_count() or 1)
@@ -112,14 +114,14 @@ def _say_time(config: Config, searched: Space, at_once: int, expected: float, mo
     say(f"time: about {duration(mean)}, at most {duration(start + most * max(epochs) / at_once)}")
 
 
-def _images(config: Config) -> tuple[int, int] | None:
-    """Training and validation images; None where no data are named."""
+def _images(config: Config) -> tuple[int, int]:
+    """Training and validation images. ``UserError`` where no data are named, or are not here."""
     data = config.data
     if data.pack:
         train, val = split_rows(open_pack(Path(data.pack)), config)
         return len(train), len(val)
     if not data.root:
-        return None
+        raise UserError("no data: give data.root=FOLDER or data.pack=PACK")
     samples = index(Source(Path(data.root), Path(data.annotations) if data.annotations else None))
     held_out = [is_held_out(one.group, data.val_fraction, config.seed) for one in samples if one.split == "train"]
     return len(held_out) - sum(held_out), sum(held_out)

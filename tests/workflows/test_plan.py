@@ -31,7 +31,8 @@ def plan(tmp_path, *words, text=SPACE):
 def test_without_data(tmp_path):
     text = plan(tmp_path)
     assert "27 trials" in text and "at most 243 epochs" not in text and "at most 243, 9 a trial" in text
-    assert "1 CPU" in text and "time: unknown without data" in text
+    assert "1 CPU" in text and "time: unknown (no data: give data.root=FOLDER" in text
+    assert "time: unknown (no data folder at /nowhere" in plan(tmp_path, "data.root=/nowhere")
     assert [path.name for path in tmp_path.iterdir()] == ["space.yaml"], "nothing is started"
 
 
