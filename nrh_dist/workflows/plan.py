@@ -52,7 +52,7 @@ def describe(path: Path, words: Sequence[str], say: Say) -> None:
     """Print the plan of a sweep and start nothing. ``UserError`` as ``nrh tune`` would raise it for file and words."""
     searched = space.read(path, words)
     if not session.is_local():
-        session.connect(say)
+        say("RAY_ADDRESS is set: times are those of this machine, and the cluster is not looked at")
     config = searched.config(searched.first)
     say(f"{path}: {searched.trials} trials by {searched.search} search, lowest {', '.join(searched.metrics)}")
     for one in searched.dimensions:

@@ -2,6 +2,7 @@ from itertools import product
 
 import pytest
 
+from nrh_dist.launch import space
 from nrh_dist.report.search_curves import medians
 from nrh_dist.workflows import bench_sweep
 from nrh_dist.workflows.bench_sweep import FREEZES, RATES, WIDTHS, bench
@@ -40,3 +41,8 @@ def test_the_best_so_far_never_rises():
     events = iter([(0, 1, 3.0), (1, 1, 5.0), (0, 2, 2.0), (1, 2, 4.0)])
     assert bench_sweep._best_so_far(lambda: events, 3) == [3.0, 3.0, 2.0]
     assert medians([[3.0, 1.0], [5.0, 2.0], [4.0, 9.0]]) == [4.0, 2.0]
+
+
+def test_what_is_trained_is_a_valid_space(tmp_path):
+    (tmp_path / "space.yaml").write_text(bench_sweep.SPACE)
+    assert space.read(tmp_path / "space.yaml", ["data.root=x"]).trials == len(made_up())
