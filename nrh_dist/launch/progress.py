@@ -70,21 +70,22 @@ class Progress:
             self._live.stop()
 
     def table(self) -> Any:
-        """The trials that train, then the best of the others."""
+        """A line of where the sweep is; the trials that train, then the best of the others."""
+        from rich.console import Group
         from rich.table import Table
 
         status = {trial.config["trial"]["index"]: trial.status for trial in self.trials}
         order = sorted(self.last, key=lambda index: (status.get(index) != "RUNNING", self.best[index]))
         hidden = len(order) - SHOWN
         more = f"; {hidden} more trials in trials.csv" if hidden > 0 else ""
-        title = f"{self.summary()}; {duration(time.monotonic() - self.started)}{more}"
-        table = Table(title=title, title_justify="left")
+        head = f"{self.summary()}; {duration(time.monotonic() - self.started)}{more}"
+        table = Table()
         names = ["trial", *self.searched.keys, "epoch", self.searched.metric, "best", "status"]
         for name in names:
             table.add_column(name, justify="left" if name in ("trial", "status") else "right")
         for index in order[:SHOWN]:
             table.add_row(*self._cells(index, status.get(index, "")))
-        return table
+        return Group(head, table)
 
     def _cells(self, index: int, status: str) -> list[str]:
         row = self.last[index]
