@@ -4,7 +4,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-COLOURS = ("#777777", "#0072b2", "#d55e00")  # told apart by those who see colours differently (Okabe and Ito 2008)
+COLOURS = (
+    "#777777",
+    "#56b4e9",
+    "#0072b2",
+    "#d55e00",
+)  # told apart by those who see colours differently (Okabe and Ito 2008)
 
 
 def medians(curves: Sequence[Sequence[float]]) -> list[float]:
