@@ -24,6 +24,10 @@ class Progress:
         self.started = time.monotonic()
         self._live: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune writes what it calls to the disk, and a print that Ray replaced cannot go there."""
+        return {}
+
     def running(self) -> list[Path]:
         """The run folders of the trials that train at this moment."""
         return [self.folder / "trials" / name_of(trial) for trial in self.trials if trial.status == "RUNNING"]

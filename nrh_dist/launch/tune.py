@@ -118,7 +118,7 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
         param_space={"trial": ray_tune.grid_search(parameters)} if is_drawn else {},
         tune_config=ray_tune.TuneConfig(
             num_samples=1 if is_drawn else searched.trials,
-            scheduler=scheduler(searched, folder, first.seed, say),
+            scheduler=scheduler(searched, folder, first.seed, lambda line: progress.say(line)),
             search_alg=searcher(searched, first.seed, tried),
             # Where trials wait for each other all must be there: their resources keep them waiting.
             max_concurrent_trials=None if searched.schedule.pauses else room.concurrent,

@@ -1,7 +1,10 @@
 import io
+import pickle
+import threading
 from unittest.mock import Mock
 
 import pytest
+from ray import cloudpickle
 from rich.console import Console
 
 from nrh_dist.launch import progress as module
@@ -41,6 +44,14 @@ def shown(progress):
     console = Console(file=io.StringIO(), width=120)
     console.print(progress.table())
     return console.file.getvalue()
+
+
+def test_tune_can_write_it_down_whatever_says_its_lines(sweep):
+    """Ray replaces print on a cluster, and then finds that the old one cannot be pickled."""
+    progress, _ = sweep
+    lock = threading.Lock()
+    progress.say = lambda line: lock
+    assert isinstance(pickle.loads(cloudpickle.dumps(progress)), Progress)
 
 
 def test_a_line_an_epoch_where_there_is_no_terminal(sweep):
