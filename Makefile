@@ -1,5 +1,5 @@
 # make setup: a virtual environment in .venv with the locked dependencies and this package
-# make demo:  everything on embedded sample data, into demo/ (about three minutes on two CPU cores)
+# make demo:  everything on embedded sample data, into demo/ (about four minutes on two CPU cores)
 # make test:  style, types and tests
 
 PYTHON ?= python3
