@@ -103,7 +103,7 @@ class Progress:
         from rich.live import Live
 
         if not self._live:
-            self._live = Live(self.table(), refresh_per_second=2)
+            self._live = Live(refresh_per_second=2)
             self._live.start()
         self._live.update(self.table())
 

@@ -21,6 +21,7 @@ from nrh_dist.launch import trials
 from nrh_dist.launch.space import Space
 from nrh_dist.launch.spawned import spawn_workers
 from nrh_dist.launch.train import run_workers
+from nrh_dist.launch.worker import LOG
 
 POINTER = "pointer.json"
 LOOK_SECONDS = 0.2  # between two looks at the rows that workers of a trial wrote
@@ -60,7 +61,7 @@ def train_trial(parameters: dict[str, Any], searched: Space, pack: str, home: st
     folder = run_dir(config)
     if not (folder / trials.ASSIGNMENT).exists():  # first of all: a folder is nobody's without it
         trials.note(folder, trial, searched.costs(trial["assignment"]))
-    with rundir.claimed(config), (folder / "train.log").open("a", buffering=1) as log:
+    with rundir.claimed(config), (folder / LOG).open("a", buffering=1) as log:
 
         def say(line: str) -> None:
             log.write(line + "\n")
