@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -217,10 +218,11 @@ def _build(
     if _is_occupied(out):
         return _existing(out, samples, size, max_bad_files)
     try:
-        _require_space(partial, samples, size)
+        with suppress(FileNotFoundError):  # changed by another process, which has the space
+            _require_space(partial, samples, size)
         with locked(partial, say):
             if _is_occupied(out):  # made by the process whose lock was waited for
-                shutil.rmtree(partial)
+                shutil.rmtree(partial, ignore_errors=True)  # the next one to wait may be making it again
                 return _existing(out, samples, size, max_bad_files)
             left_out = fill(samples, partial, size, workers, say, max_bad_files)
             _write_manifest(samples, partial, size, left_out)

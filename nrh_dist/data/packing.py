@@ -7,13 +7,14 @@ a file has changed since. When all rows are there, the last ones are moved into 
 
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -92,11 +93,13 @@ def locked(folder: Path, say: Say) -> Iterator[None]:
     While one waits, the holder may rename the folder away; then its lock is no longer the one at the path, and the
     waiter starts again.
     """
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
+    for attempt in itertools.count():
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             file = open(folder / "lock", "w")  # noqa: SIM115
-        except FileNotFoundError:  # renamed between the two lines
+        except (FileNotFoundError, FileExistsError):  # renamed at this moment, unless it comes again and again
+            if attempt == 100:
+                raise
             continue
         with file:
             try:
@@ -104,9 +107,16 @@ def locked(folder: Path, say: Say) -> Iterator[None]:
             except BlockingIOError:
                 say(f"another process is packing in {folder}: waiting for it")
                 fcntl.flock(file, fcntl.LOCK_EX)
-            if (folder / "lock").exists() and os.path.samestat((folder / "lock").stat(), os.fstat(file.fileno())):
+            if _is_at(file, folder / "lock"):
                 yield
                 return
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def fill(

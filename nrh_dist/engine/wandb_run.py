@@ -123,7 +123,9 @@ class WandbRun:
     def _bury(self) -> None:
         """Clear up after the process that ended; begin again offline where the server did not take the run."""
         self._kill()
-        self._is_gone()
+        deadline = time.monotonic() + LATE_SECONDS
+        while not self._is_gone() and time.monotonic() < deadline:  # it holds the folder until then
+            time.sleep(0.02)
         assert self._process
         mark, told = self._about(), self._output.lstrip(MARKS).decode(errors="replace")
         reason = told or "no answer in time"

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -356,6 +357,22 @@ def test_one_who_waits_finds_the_pack_of_the_other(
             first.kill()
             assert second.wait(60) == 0
     check(tmp_path / "pack")
+
+
+def test_the_lock_of_a_folder_that_others_rename_away(tmp_path: Path) -> None:
+    finished: list[Path] = []
+
+    def make(name: str) -> None:
+        with packing.locked(tmp_path / "partial", silent):
+            assert [path.name for path in (tmp_path / "partial").iterdir()] == ["lock"]
+            finished.append((tmp_path / "partial").rename(tmp_path / name))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(make, map(str, range(400)))) == [None] * 400
+    assert len(finished) == 400 and not (tmp_path / "partial").exists()
+    (tmp_path / "link").symlink_to(tmp_path / "missing")
+    with pytest.raises(FileExistsError), packing.locked(tmp_path / "link", silent):
+        pass
 
 
 def test_place_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
