@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nrh_dist"
 FLOORS = {
     "errors": 0,
+    "failures": 0,
     "schema": 0,
     "config": 0,
     "models": 1,
@@ -22,8 +23,8 @@ FLOORS = {
     "cli": 6,
     "__main__": 7,
 }
-# A floor reads result files only: of the house it knows what a mistake is, and nothing else.
-REPORT_KNOWS = {"errors", "report"}
+# A floor reads result files only: of the house it knows what a mistake and a failure is, and nothing else.
+REPORT_KNOWS = {"errors", "failures", "report"}
 ONLY_IN = {
     "ray": {"launch"},
     "wandb": {"engine"},
