@@ -1,6 +1,7 @@
 """Read and check evaluation folders: nothing after this file meets a malformed value.
 
 A value that is empty or not finite in ``per_image.csv`` becomes NaN: "not available", counted and shown by the page.
+So does a column that an evaluation may leave out; columns that this version does not know are passed over.
 """
 
 import csv
@@ -15,37 +16,12 @@ import numpy as np
 
 from nrh_dist.errors import UserError
 from nrh_dist.report import paper
+from nrh_dist.report.provenance import Provenance
+from nrh_dist.report.result import FURTHER, IDENTITY, METRICS, NUMBERS, OF_THE_INPUT, WORDS, Result
 
 SCHEMA = 1
-METRICS = ("mse", "psnr", "fmse", "lpips", "area_fraction", "identity_mse", "identity_psnr")
 COLUMNS = ("dataset", "model", "run", "name", *METRICS)
-IDENTITY = "identity"
 TRUE_MASKS = "-true-masks"  # how the run of a two-stage model's harmoniser with the true masks (C_s) ends
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one run did to n images: float64 arrays of length n, NaN where a value is not available."""
-
-    model: str
-    run: str
-    datasets: np.ndarray
-    names: np.ndarray
-    mse: np.ndarray
-    psnr: np.ndarray
-    fmse: np.ndarray
-    lpips: np.ndarray
-    area_fraction: np.ndarray
-    identity_mse: np.ndarray
-    identity_psnr: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def of(self, datasets: tuple[str, ...]) -> "Result":
-        """The rows of these sub-sets only."""
-        keep = np.isin(self.datasets, datasets)
-        return replace(self, **{key: getattr(self, key)[keep] for key in ("datasets", "names", *METRICS)})
 
 
 class Checkpoint(msgspec.Struct):
@@ -59,13 +35,27 @@ class Checkpoint(msgspec.Struct):
     config: dict[str, Any] = {}
 
 
+class FieldBin(msgspec.Struct):
+    """Means over the images whose object's size is in one of the field's bins, such as 5-15%."""
+
+    bin: str
+    count: int
+    mse: float | None = None
+    psnr: float | None = None
+    fmse: float | None = None
+
+
 class RunMeans(msgspec.Struct):
-    """The mean that the evaluation wrote for one run on one sub-set ("all": on all), to check the rows against."""
+    """What the evaluation wrote for one run on one sub-set ("all": on all), to check the rows against."""
 
     dataset: str
     run: str
     count: int
     mse: float | None = None
+    median_mse: float | None = None
+    median_psnr: float | None = None
+    median_lpips: float | None = None
+    field_bins: list[FieldBin] = []
 
 
 class Summary(msgspec.Struct):
@@ -90,26 +80,37 @@ class StripImages(msgspec.Struct):
 
 
 class Strip(msgspec.Struct):
-    """One image's pictures, as file names in ``strips/``; ``outputs`` and detector ``masks`` by run."""
+    """One image's pictures, as file names in ``strips/``; ``outputs`` and detector ``masks`` by run.
+
+    ``group`` is why it was chosen ("best", "worst", "not detected", ...), by what ``run`` did to it; ``change`` is the
+    MSE of that run - the MSE of the input. Older evaluations have none of the three.
+    """
 
     dataset: str
     name: str
     images: StripImages
+    group: str = ""
+    run: str = ""
+    change: float | None = None
 
 
 class Strips(msgspec.Struct):
+    """``rule`` says how all were chosen, ``rules`` how those of each group were."""
+
     rule: str
     strips: list[Strip]
+    rules: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation folder. ``results`` are in the order of the tables, identity first."""
+    """An evaluation folder. ``results`` are in the order of the tables, identity first, all of the same n images."""
 
     folder: Path
     summary: Summary
     results: list[Result]
     strips: Strips | None
+    provenance: Provenance | None = None
 
     @property
     def size(self) -> int:
@@ -126,13 +127,20 @@ def read(folder: Path) -> Evaluation:
     results = _read_rows(folder / "per_image.csv")
     for result in results:
         _check_counts(folder, result, summary.datasets)
+        if [*result.datasets] != [*results[0].datasets] or [*result.names] != [*results[0].names]:
+            raise UserError(
+                f"{folder}: per_image.csv has other images of run {result.run} than of run {results[0].run}: "
+                "make the evaluation again"
+            )
     if results[0].model != IDENTITY:
         results.insert(0, _identity_of(results[0]))
     strips_file = folder / "strips" / "strips.json"
     strips = read_json(strips_file, Strips) if strips_file.is_file() else None
     if strips:
         _check_strips(strips_file, strips)
-    return Evaluation(folder, summary, results, strips)
+    provenance_file = folder / "provenance.json"
+    provenance = read_json(provenance_file, Provenance) if provenance_file.is_file() else None
+    return Evaluation(folder, summary, results, strips, provenance)
 
 
 def read_json(path: Path, kind: type, expected: int = SCHEMA, remedy: str = "make the evaluation again") -> Any:
@@ -151,37 +159,45 @@ def read_json(path: Path, kind: type, expected: int = SCHEMA, remedy: str = "mak
 
 
 def _read_rows(path: Path) -> list[Result]:
-    """The rows by run, in the order of the tables; each image once a run."""
-    keys: dict[tuple[str, str], dict[tuple[str, str], list[float]]] = {}
-    for where, row in read_csv(path, COLUMNS):
+    """The rows by run, in the order of the tables; each image once a run, in the order of the first run's."""
+    keys: dict[tuple[str, str], dict[tuple[str, str], list[float | str]]] = {}
+    further = (*FURTHER, *WORDS)
+    for where, row in read_csv(path, COLUMNS, further):
         dataset, model, run, name, *cells = row
         images = keys.setdefault((model, run), {})
         if (dataset, name) in images:
             raise UserError(f"{where} repeats {dataset}/{name} of run {run}: make the evaluation again")
-        images[dataset, name] = [number_in(cell, where) for cell in cells]
+        numbers = [number_in(cell, where) for cell in cells[: len(NUMBERS)]]
+        images[dataset, name] = [*numbers, *cells[len(NUMBERS) :]]
     if not keys:
         raise UserError(f"{path} holds no images: make the evaluation again")
-    results = [_result(model, run, images) for (model, run), images in keys.items()]
+    order = list(next(iter(keys.values())))
+    results = [_result(model, run, _in_order(images, order)) for (model, run), images in keys.items()]
     return sorted(results, key=lambda result: _position(result.model))
 
 
-def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
-    """The rows, each behind its place for a message; ``UserError`` where the columns or a row's cells are others."""
+def read_csv(path: Path, columns: tuple[str, ...], further: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str]]]:
+    """The rows, each behind its place for a message; ``UserError`` where the columns or a row's cells are others.
+
+    A row's cells are those of ``columns`` and then of ``further``, columns that a file may leave out ("" then). Given
+    ``further``, the file may hold columns of other names as well.
+    """
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
         try:
             header = next(reader, [])
-            if tuple(header) != columns:
+            known = tuple(name for name in header if name in columns) if further else tuple(header)
+            if known != columns:
                 raise UserError(
                     f"{path} must have the columns {','.join(columns)}, but has {','.join(header) or 'none'}"
                 )
+            places = [header.index(name) if name in header else -1 for name in (*columns, *further)]
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
-                if len(row) != len(columns):
-                    raise UserError(
-                        f"{where} has {len(row)} cells instead of {len(columns)}: make the evaluation again"
-                    )
-                yield where, row
+                if len(row) != len(header):
+                    raise UserError(f"{where} has {len(row)} cells instead of {len(header)}: make the evaluation again")
+                row.append("")  # for the columns that are not there
+                yield where, [row[place] for place in places]
         except (csv.Error, UnicodeDecodeError) as error:
             raise UserError(f"{path} is not a readable CSV file ({error}): make the evaluation again") from None
 
@@ -197,24 +213,24 @@ def number_in(cell: str, where: str) -> float:
     return value if np.isfinite(value) else float("nan")
 
 
-def _result(model: str, run: str, images: dict[tuple[str, str], list[float]]) -> Result:
+def _in_order(
+    images: dict[tuple[str, str], list[float | str]], order: list[tuple[str, str]]
+) -> dict[tuple[str, str], list[float | str]]:
+    """The images in ``order``, those that are not in it behind."""
+    return {key: images[key] for key in (*(key for key in order if key in images), *images)}
+
+
+def _result(model: str, run: str, images: dict[tuple[str, str], list[float | str]]) -> Result:
     datasets, names = zip(*images, strict=True)
-    columns = dict(zip(METRICS, np.array(list(images.values())).T, strict=True))
+    columns = dict(zip((*NUMBERS, *WORDS), map(np.array, zip(*images.values(), strict=True)), strict=True))
     return Result(model, run, np.array(datasets), np.array(names), **columns)
 
 
 def _identity_of(result: Result) -> Result:
     """The row that every table has, from the columns that every row carries."""
-    unknown = np.full(len(result), np.nan)
-    return replace(
-        result,
-        model=IDENTITY,
-        run=IDENTITY,
-        mse=result.identity_mse,
-        psnr=result.identity_psnr,
-        fmse=unknown,
-        lpips=unknown,
-    )
+    unknown = dict.fromkeys((key for key in NUMBERS if key not in OF_THE_INPUT), np.full(len(result), np.nan))
+    known = {"mse": result.identity_mse, "psnr": result.identity_psnr}
+    return replace(result, model=IDENTITY, run=IDENTITY, **(unknown | known))
 
 
 def _check_counts(folder: Path, result: Result, datasets: dict[str, int]) -> None:

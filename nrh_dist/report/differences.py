@@ -1,13 +1,13 @@
 """C_p - C_s, image by image: one harmoniser given the predicted masks (C_p) and the true ones (C_s)."""
 
 import csv
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
 
 import numpy as np
 
-from nrh_dist.report.collect import METRICS, TRUE_MASKS, Result
+from nrh_dist.report.collect import TRUE_MASKS, Result
 from nrh_dist.report.sections import Section
 from nrh_dist.report.statistics import BINS, WORSE1, Difference, mean, mean_difference, size_bins
 
@@ -84,11 +84,7 @@ def _aligned(one: Result, other: Result) -> Pair:
     places = {key: i for i, key in enumerate(zip(other.datasets, other.names, strict=True))}
     keys = list(zip(one.datasets, one.names, strict=True))
     chosen = [i for i, key in enumerate(keys) if key in places]
-    return Pair(_rows(one, chosen), _rows(other, [places[keys[i]] for i in chosen]))
-
-
-def _rows(result: Result, positions: list[int]) -> Result:
-    return replace(result, **{key: getattr(result, key)[positions] for key in ("datasets", "names", *METRICS)})
+    return Pair(one.rows(chosen), other.rows([places[keys[i]] for i in chosen]))
 
 
 def _bin(pair: Pair, label: str, chosen: np.ndarray) -> Bin:

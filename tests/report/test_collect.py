@@ -114,6 +114,12 @@ def lost_row(folder: Path) -> None:
     evaluations.write_rows(folder, evaluations.read_rows(folder)[:-1])
 
 
+def other_image(folder: Path) -> None:
+    rows = evaluations.read_rows(folder)
+    rows[-1][3] = "c99_99_1"
+    evaluations.write_rows(folder, rows)
+
+
 def repeated_row(folder: Path) -> None:
     rows = evaluations.read_rows(folder)
     evaluations.write_rows(folder, [*rows, rows[-1]])
@@ -149,6 +155,7 @@ def escaping_strip(folder: Path) -> None:
         (other_columns, "must have the columns"),
         (cut_row, "line 37 has"),
         (lost_row, "12 images of Sample, but per_image.csv has 11 of run ptc_dih-seed0"),
+        (other_image, "other images of run ptc_dih-seed0 than of run identity"),
         (repeated_row, "repeats Sample/"),
         (word_in_a_number, "line 4: '12,5' is not a number"),
         (binary, "not a readable CSV"),
