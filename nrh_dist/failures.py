@@ -30,7 +30,7 @@ def groups(
     change_outside: np.ndarray,
     detected: np.ndarray,
 ) -> np.ndarray:
-    """The group of each of N images: a key of ``RULES``, ``SUCCESS``, ``NOTHING_TO_CORRECT``, or "" where it has no MSE.
+    """Of each of N images: a key of ``RULES``, ``SUCCESS``, ``NOTHING_TO_CORRECT``, or "" where it has no MSE.
 
     All are float arrays of N; nan means that a number is not there (no detector, an empty mask), and decides nothing.
     """

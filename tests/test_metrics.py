@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage.color import rgb2lab
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio
 from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetrics_psnr
 
@@ -95,6 +96,69 @@ def test_an_empty_batch_gives_no_values():
     nothing = torch.zeros(0, 3, 8, 8)
     assert metrics.mse(nothing, nothing).shape == (0,)
     assert metrics.fmse(nothing, nothing, torch.zeros(0, 1, 8, 8)).shape == (0,)
+
+
+def test_an_edge_lies_on_both_sides_of_the_objects_border():
+    mask = torch.zeros(1, 1, 12, 12)
+    mask[..., 3:9, 3:9] = 1
+    edge = metrics.edge_region(mask, 1).view(12, 12)
+    expected = torch.zeros(12, 12, dtype=torch.bool)
+    expected[2:10, 2:10] = True
+    expected[4:8, 4:8] = False
+    assert torch.equal(edge, expected)
+    assert not metrics.edge_region(torch.ones(1, 1, 8, 8), 2).any(), "the image's border is no edge"
+    assert not metrics.edge_region(torch.zeros(1, 1, 8, 8), 2).any()
+
+
+def test_regions_weigh_up_to_the_whole(pair):
+    one, other = map(to_image, pair)
+    inside = metrics.object_region(torch.rand(4, 1, 20, 24, generator=torch.Generator().manual_seed(2)))
+    errors, share = metrics.squared_errors(one, other), inside.double().mean(dim=1)
+    parts = metrics.mean_over(errors, inside) * share + metrics.mean_over(errors, ~inside) * (1 - share)
+    torch.testing.assert_close(parts, metrics.mse(one, other), rtol=1e-12, atol=0)
+    assert metrics.mean_over(errors, torch.zeros_like(inside)).isnan().all()
+
+
+def test_correction_is_the_share_of_the_wanted_change(pair):
+    composite, real = (to_image(image).double() * 0.2 for image in pair)
+    region = torch.zeros(4, 480, dtype=torch.bool)
+    region[:, 100:300] = True
+    for made in (0.0, 0.5, 1.0, 1.7, -0.4):
+        output = composite + made * (real - composite)
+        output[:, :, 0] = 0.9  # outside the region, which does not count
+        torch.testing.assert_close(
+            metrics.correction(output, composite, real, region), torch.full((4,), made, dtype=torch.float64), rtol=1e-9, atol=1e-12
+        )
+    assert metrics.correction(real, composite, composite, region).isnan().all()
+
+
+def test_share_outside_is_of_the_squared_change():
+    composite = torch.zeros(1, 3, 2, 2)
+    output = composite.clone()
+    output[..., 0, 0], output[..., 1, 1] = 0.1, 0.2
+    region = torch.tensor([[True, True, False, False]])
+    assert metrics.share_outside(output, composite, region).item() == pytest.approx(0.8)
+    assert metrics.share_outside(composite, composite, region).isnan().all()
+
+
+def test_chroma_drift_agrees_with_scikit_image_and_ignores_lightness(pair):
+    one, other = map(to_image, pair)
+    region = torch.rand(4, 480, generator=torch.Generator().manual_seed(3)) < 0.3
+    found = metrics.chroma_drift(metrics.chroma(one, region), metrics.chroma(other, region))
+    for number in range(4):
+        lab = [rgb2lab(image[number].permute(1, 2, 0).numpy() / 255)[..., 1:].reshape(-1, 2) for image in pair]
+        distance = np.linalg.norm(lab[0] - lab[1], axis=1)[region[number].numpy()].mean()
+        assert found[number].item() == pytest.approx(distance, rel=1e-3)
+    grey = [
+        metrics.chroma(torch.full((1, 3, 2, 2), level), torch.ones(1, 4, dtype=torch.bool)) for level in (-0.5, 0.7)
+    ]
+    assert metrics.chroma_drift(*grey).item() < 0.02
+    assert metrics.chroma_drift(*[metrics.chroma(one, region & False)] * 2).isnan().all()
+
+
+def test_other_peaks_move_psnr_by_their_ratio(pair):
+    error = torch.tensor([100.0])
+    assert metrics.psnr_from_mse(error, 200.0).item() == pytest.approx(10 * np.log10(200**2 / 100))
 
 
 def test_images_of_different_shapes_are_refused():

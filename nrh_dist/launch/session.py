@@ -28,8 +28,13 @@ _ENVIRONMENT = {
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "120",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
 }
-# Of a Ray of one's own: nobody announces the end of this machine to it, and nobody asks it for the history of tasks.
-_LOCAL = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_task_events_report_interval_ms": "0"}
+# Of a Ray of one's own: nobody announces the end of this machine to it, nobody asks it for the history of tasks, and
+# where its head is gone, it will not come back.
+_LOCAL = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
+}
 
 
 def connect(say: Say) -> None:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nrh_dist.models.blocks import Freezable, Prediction, resize, with_mask
@@ -25,10 +24,9 @@ class TwoStage(Freezable):
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> Prediction:
         """N3HW in [-1, 1]; the given mask is ignored. The result is the paper's C_p."""
-        probabilities = self.detector(image).softmax(dim=1)
-        shifted = torch.maximum(probabilities[:, NEGATIVE], probabilities[:, POSITIVE])
-        predicted = resize(shifted[:, None], image.shape[-1])
-        return Prediction(self._harmonised(image, predicted), predicted, None)
+        signs = self.detector(image).softmax(dim=1)[:, [NEGATIVE, POSITIVE]]
+        predicted = resize(signs.amax(dim=1, keepdim=True), image.shape[-1])
+        return Prediction(self._harmonised(image, predicted), predicted, None, resize(signs, image.shape[-1]))
 
     def with_true_mask(self, image: Tensor, mask: Tensor) -> Prediction:
         """The same harmoniser without the detector, given the true mask (N1HW in [0, 1]): the paper's C_s."""
