@@ -16,11 +16,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from nrh_dist.errors import UserError
 from nrh_dist.report.figures import BETTER_COLOUR, DOTS_PER_INCH, STYLE, UNCHANGED_COLOUR, WIDTH, WORSE_COLOUR
+from nrh_dist.report.groups import BINS, STOPS, SUB_THRESHOLD_STOPS, size_bins
 from nrh_dist.report.paper import TABLE_3
-from nrh_dist.report.statistics import BINS, size_bins
 
-SUB_THRESHOLD_STOPS = 0.22  # where the manifest's flag changes: an edge of bars, and a number in the text
-STOPS = (-inf, -1.0, -0.5, -SUB_THRESHOLD_STOPS, 0.0, SUB_THRESHOLD_STOPS, 0.5, 1.0, inf)
 TOP_CATEGORIES = 8
 PAPER = TABLE_3["COCO-Exp"]["identity"]
 BAR = 24  # characters of the longest bar in the summary

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nrh_dist.report import difference_figures, differences, tables
+from nrh_dist.report.bootstrap import FEWEST_PHOTOS
 from nrh_dist.report.differences import Bin, Pair
 from nrh_dist.report.parts import Picture, number
 from nrh_dist.report.sections import Section
-from nrh_dist.report.statistics import FEWEST_PHOTOS
 from nrh_dist.report.tables import Table
 
 VERDICTS = {-1: "is lower", 0: "cannot be told apart", 1: "is higher"}
@@ -50,7 +50,7 @@ def _sentence(pair: Pair, overall: Bin, named: bool) -> str:
     return (
         f"{opening} the predicted mask the mean MSE {VERDICTS[difference.verdict]} "
         f"{'from' if difference.verdict == 0 else 'than'} that with the true mask: "
-        f"{number(difference.mean, 2, sign=True)} ({sure}). Of {overall.count:,} images it is better on "
+        f"{number(difference.value, 2, sign=True)} ({sure}). Of {overall.count:,} images it is better on "
         f"{100 * overall.better1:.0f} % and worse on {100 * overall.worse1:.0f} %, by more than 1."
     )
 

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from nrh_dist.report import figures
 from nrh_dist.report.differences import Pair
 from nrh_dist.report.figures import BETTER_COLOUR, FEW_IMAGES, UNCHANGED_COLOUR, WORSE_COLOUR
-from nrh_dist.report.statistics import BINS, WORSE1, mean, size_bins
+from nrh_dist.report.groups import BINS, size_bins
+from nrh_dist.report.statistics import WORSE1, mean
 
 HEIGHT = 3.4  # inches
 

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from nrh_dist.report.collect import TRUE_MASKS, Result
+from nrh_dist.report import bootstrap
+from nrh_dist.report.bootstrap import Estimate
+from nrh_dist.report.collect import TRUE_MASKS
+from nrh_dist.report.groups import BINS, size_bins
+from nrh_dist.report.result import Result
 from nrh_dist.report.sections import Section
-from nrh_dist.report.statistics import BINS, WORSE1, Difference, mean, mean_difference, size_bins
+from nrh_dist.report.statistics import WORSE1, mean, share
 
 TWO_STAGE = "two_stage"
 CSV_COLUMNS = ("dataset", "name", "area_fraction", "mse_c_s", "mse_c_p", "difference", "psnr_difference",
@@ -41,7 +45,7 @@ class Bin:
 
     label: str
     count: int
-    mse: Difference
+    mse: Estimate
     psnr: float
     lpips: float
     better1: float
@@ -92,9 +96,9 @@ def _bin(pair: Pair, label: str, chosen: np.ndarray) -> Bin:
     return Bin(
         label,
         count,
-        mean_difference(pair.predicted, np.where(chosen, mse, np.nan)),
+        bootstrap.mean(pair.predicted.photos, np.where(chosen, mse, np.nan)),
         mean(pair.difference("psnr")[chosen]),
         mean(pair.difference("lpips")[chosen]),
-        float((mse[chosen] < -WORSE1).mean()) if count else float("nan"),
-        float((mse[chosen] > WORSE1).mean()) if count else float("nan"),
+        share(-mse[chosen], WORSE1),
+        share(mse[chosen], WORSE1),
     )

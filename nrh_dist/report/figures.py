@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from nrh_dist.report.collect import IDENTITY
+from nrh_dist.report.groups import BINS
 from nrh_dist.report.parts import shortened
 from nrh_dist.report.sections import Section
-from nrh_dist.report.statistics import BINS, WORSE1, by_bin, mean, worse_share
+from nrh_dist.report.statistics import WORSE1, by_bin, mean, worse_share
 from nrh_dist.report.tables import PAPER_BINS, percent
 
 Transform = Callable[[np.ndarray], np.ndarray]

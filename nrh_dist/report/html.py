@@ -21,13 +21,14 @@ from nrh_dist.report import (
     sweep_collect,
     tables,
 )
+from nrh_dist.report.bootstrap import FEWEST_PHOTOS
 from nrh_dist.report.collect import IDENTITY, Evaluation, read
 from nrh_dist.report.detector_chapter import DetectorChapter
 from nrh_dist.report.detector_collect import DetectorEvaluation
 from nrh_dist.report.difference_chapter import MaskComparison, compare_masks
 from nrh_dist.report.parts import Picture, number
 from nrh_dist.report.sections import Section, sections
-from nrh_dist.report.statistics import FEWEST_PHOTOS, change, means
+from nrh_dist.report.statistics import change, means
 from nrh_dist.report.sweep_chapter import SweepChapter
 from nrh_dist.report.tables import Table
 
@@ -111,7 +112,7 @@ def headline(section: Section) -> tuple[str, str]:
         verdict = f"{label} cannot be told apart from doing nothing on {section.title}, {worse}"
     numbers = f"Mean MSE {values.mse:,.2f} against {identity.mse:,.2f} for the input"
     if found:
-        numbers += f" ({_signed(100 * found.ratio)} %{_interval(found.interval, found.photos)})"
+        numbers += f" ({_signed(100 * found.value)} %{_interval(found.interval, found.photos)})"
     numbers += f"; PSNR {values.psnr:.2f} against {identity.psnr:.2f} dB."
     if len(mask_free) > 1:
         numbers += f" Chosen here as the lowest MSE of {len(mask_free)} runs without the mask, so slightly flattered."

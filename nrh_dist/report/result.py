@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -46,6 +47,13 @@ class Result:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @cached_property
+    def photos(self) -> np.ndarray:
+        """Each image's photo as n numbers from 0. A photo is what stands before a name's last two underscores."""
+        pairs = zip(self.datasets, self.names, strict=True)
+        names = [f"{dataset}/{name.rsplit('_', 2)[0]}" for dataset, name in pairs]
+        return np.unique(names, return_inverse=True)[1]
 
     def rows(self, chosen: np.ndarray | Sequence[int]) -> "Result":
         """The images that ``chosen`` selects, as positions or as n booleans."""

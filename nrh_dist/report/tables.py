@@ -10,9 +10,11 @@ import numpy as np
 
 from nrh_dist.errors import UserError
 from nrh_dist.report import differences, paper
+from nrh_dist.report.bootstrap import FEWEST_PHOTOS
 from nrh_dist.report.collect import IDENTITY, Evaluation, Result
+from nrh_dist.report.groups import BINS
 from nrh_dist.report.sections import Section
-from nrh_dist.report.statistics import BINS, FEWEST_PHOTOS, by_bin, change, mean, means, weighted_mean
+from nrh_dist.report.statistics import by_bin, change, mean, means, weighted_mean
 
 PAPER_BINS = 8  # 0-10 % ... 70-80 %
 
@@ -207,7 +209,7 @@ def difference_bins(section: Section) -> Table:
     for pair in found:
         for one in differences.by_bin(pair):
             label = one.label.replace("-", "–").replace("%", " %")
-            values = [one.mse.mean, *(one.mse.interval or (nan, nan)), one.psnr, one.lpips]
+            values = [one.mse.value, *one.mse.bounds, one.psnr, one.lpips]
             shares = [100 * one.better1, 100 * one.worse1]
             rows.append(Row(label, [one.count, *values, *shares], pair.run if len(found) > 1 else "", run=pair.run))
     notes = [
@@ -254,8 +256,8 @@ def _means_row(section: Section, result: Result) -> Row:
         row += [nan] * 5
     else:
         found = change(result)
-        low, high = found.interval if found and found.interval else (nan, nan)
-        row += [100 * (found.ratio if found else nan), 100 * low, 100 * high, 100 * values.worse, 100 * values.worse1]
+        low, high = found.bounds if found else (nan, nan)
+        row += [100 * (found.value if found else nan), 100 * low, 100 * high, 100 * values.worse, 100 * values.worse1]
     return Row(section.labels[result.run], row, "", result.model, result.run)
 
 

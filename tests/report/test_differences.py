@@ -80,14 +80,14 @@ def test_bins_weight_to_the_overall_difference(pair: Pair) -> None:
     overall, *bins = differences.by_bin(pair)
     counts = np.array([one.count for one in bins])
     assert counts.sum() == overall.count == 60
-    for mine in (lambda one: one.mse.mean, lambda one: one.psnr, lambda one: one.lpips, lambda one: one.better1):
+    for mine in (lambda one: one.mse.value, lambda one: one.psnr, lambda one: one.lpips, lambda one: one.better1):
         weighted = statistics.weighted_mean(np.array([mine(one) for one in bins]), counts)
         assert weighted == pytest.approx(mine(overall))
     difference = pair.predicted.mse - pair.true.mse
-    assert overall.mse.mean == pytest.approx(difference.mean())
+    assert overall.mse.value == pytest.approx(difference.mean())
     for one in bins:
         inside = np.floor(10 * pair.true.area_fraction) == int(one.label.split("-")[0]) / 10
-        assert (one.count, one.mse.mean) == (inside.sum(), pytest.approx(difference[inside].mean()))
+        assert (one.count, one.mse.value) == (inside.sum(), pytest.approx(difference[inside].mean()))
 
 
 def test_better_and_worse_are_counted_beyond_1(pair: Pair) -> None:
@@ -126,11 +126,11 @@ def test_images_without_an_error_on_one_side_are_left_out(pair: Pair) -> None:
     holed = Pair(replace(pair.predicted, mse=mse), pair.true)
     overall = differences.by_bin(holed)[0]
     assert overall.count == 55
-    assert overall.mse.mean == pytest.approx((mse - pair.true.mse)[5:].mean())
+    assert overall.mse.value == pytest.approx((mse - pair.true.mse)[5:].mean())
     nothing = Pair(replace(pair.predicted, mse=np.full(60, np.nan)), pair.true)
     (empty,) = differences.by_bin(nothing)
     assert empty.count == 0
-    assert isnan(empty.mse.mean)
+    assert isnan(empty.mse.value)
 
 
 def test_csv_holds_a_line_an_image(pair: Pair, tmp_path: Path) -> None:

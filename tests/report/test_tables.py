@@ -69,7 +69,7 @@ def test_missing_values_are_counted_not_averaged(section: Section) -> None:
 def test_change_of_a_halved_error_is_exact(section: Section) -> None:
     identity = section.identity
     found = statistics.change(replace(section.results[1], mse=identity.mse / 2))
-    assert found.ratio == pytest.approx(-0.5)
+    assert found.value == pytest.approx(-0.5)
     assert found.interval == pytest.approx((-0.5, -0.5))
     assert found.verdict == -1
     assert statistics.change(identity).verdict == 0
