@@ -8,9 +8,10 @@ from pathlib import Path
 from nrh_dist.report import detector_figures as figures
 from nrh_dist.report import detector_strips as strips
 from nrh_dist.report import detector_tables as tables
+from nrh_dist.report import table_files
 from nrh_dist.report.detector_collect import Detector, DetectorEvaluation, DetectorStrip, Estimate, value
 from nrh_dist.report.parts import Picture, number
-from nrh_dist.report.tables import Table, write_csv
+from nrh_dist.report.shown import Table
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class DetectorChapter:
     def images(self) -> int:
         return sum(self.evaluation.summary.datasets.values())
 
+    @property
+    def protocol(self) -> str:
+        return protocol(self.evaluation)
+
 
 def chapters(evaluations: list[DetectorEvaluation], folder: Path) -> list[DetectorChapter]:
     """A chapter an evaluation; its tables and figures are written below ``folder``."""
@@ -43,6 +48,13 @@ def chapters(evaluations: list[DetectorEvaluation], folder: Path) -> list[Detect
             title, slug = f"{title}, {evaluation.folder.resolve().name}", f"{slug}-{len(twins) + 1}"
         found.append(_chapter(evaluation, title, slug, folder))
     return found
+
+
+def protocol(evaluation: DetectorEvaluation) -> str:
+    """The line beside each table that says what its numbers were taken from."""
+    summary = evaluation.summary
+    counts = ", ".join(f"{name} {count:,}" for name, count in summary.datasets.items() if count)
+    return f"{evaluation.size} × {evaluation.size} px; {summary.split} split of {counts} images."
 
 
 def headline(evaluation: DetectorEvaluation) -> tuple[str, str]:
@@ -115,7 +127,7 @@ def _chapter(evaluation: DetectorEvaluation, title: str, slug: str, folder: Path
     errors.append(tables.thresholds(evaluation, slug))
     detection = [tables.detection(evaluation, slug), tables.separation(evaluation, slug)]
     for table in (*errors, *detection):
-        write_csv(table, folder / "tables" / f"{table.name}.csv")
+        table_files.write(table, folder / "tables", protocol(evaluation))
     return DetectorChapter(
         evaluation,
         title,

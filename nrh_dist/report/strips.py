@@ -1,4 +1,4 @@
-"""Comparison strips: composite, real and mask, then each model's output, signed difference and detector mask."""
+"""Comparison strips: input and real photo, then each model's output, its signed differences and its detector mask."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,14 @@ from nrh_dist.report.parts import shortened
 from nrh_dist.report.sections import Section
 
 DIFFERENCE_LIMIT = 50  # of 255: the one scale of every difference in every report
-WIDTH = 5.0  # inches
+WIDTH = 6.6  # inches
 DOTS_PER_INCH = 160  # a panel is about 256 px wide
+COLUMNS = 4
 GAP = 0.05  # inches between panels
-CAPTION = 0.24  # inches above each panel
-BAR = 0.75  # inches below all panels
-LONGEST_CAPTION = 20  # letters that fit above a panel
+CAPTION = 0.26  # inches above each panel
+BAR = 0.8  # inches below all panels
+FONT_SIZE = 10
+LONGEST_CAPTION = 19  # letters that fit above a panel
 
 
 @dataclass(frozen=True)
@@ -31,17 +33,19 @@ class Panel:
 
 
 def panels(section: Section, strip: Strip) -> list[list[Panel]]:
-    """Rows of three: composite, real, mask; then for each model its output, output - input and detector mask.
+    """Rows of four: input, real, input - real, mask; then for each model output, output - input, output - real, mask.
 
-    A model that the strip has no output of has no row. Raises ``UserError`` for pictures that cannot be read or differ
-    in size.
+    A model that the strip has no output of has no row. A detector of two classes has a mask in red (negative) and green
+    (positive). Raises ``UserError`` for pictures that cannot be read or differ in size.
     """
     folder, images = section.evaluation.folder / "strips", strip.images
     composite = read_pixels(folder / images.composite, "RGB")
     size = composite.shape[:2]
+    real = read_pixels(folder / images.real, "RGB", size)
     top = [
-        Panel("composite", composite),
-        Panel("real", read_pixels(folder / images.real, "RGB", size)),
+        Panel("input", composite),
+        Panel("real", real),
+        Panel("input − real", _difference(composite, real)),
         Panel("mask", read_pixels(folder / images.mask, "L", size)),
     ]
     rows = [top]
@@ -49,24 +53,28 @@ def panels(section: Section, strip: Strip) -> list[list[Panel]]:
         if result.run not in images.outputs:
             continue
         output = read_pixels(folder / images.outputs[result.run], "RGB", size)
-        difference = (output.astype(float) - composite).mean(axis=2)
         detector = images.masks.get(result.run)
-        mask = read_pixels(folder / detector, "L", size) if detector else None
         rows.append(
             [
                 Panel(section.labels[result.run], output),
-                Panel("output − input", difference),
-                Panel("detector mask", mask),
+                Panel("output − input", _difference(output, composite)),
+                Panel("output − real", _difference(output, real)),
+                Panel("detector mask", read_mask(folder / detector, size) if detector else None),
             ]
         )
     return rows
 
 
+def has_two_classes(rows: list[list[Panel]]) -> bool:
+    """Whether a detector mask among the panels says which way an object was shifted, in red and green."""
+    return any(row[-1].pixels is not None and row[-1].pixels.ndim == 3 for row in rows)
+
+
 @matplotlib.rc_context({"text.parse_math": False})
 def draw(rows: list[list[Panel]], path: Path) -> None:
-    """The panels in three columns under their captions, and below them the colour bar of the differences."""
+    """The panels in four columns under their captions, and below them the colour bar of the differences."""
     height, width = _shape(rows)
-    panel_width = (WIDTH - 2 * GAP) / 3
+    panel_width = (WIDTH - (COLUMNS - 1) * GAP) / COLUMNS
     panel_height = panel_width * height / width
     total = (panel_height + CAPTION) * len(rows) + BAR
     figure = Figure((WIDTH, total), facecolor="white")
@@ -81,7 +89,7 @@ def draw(rows: list[list[Panel]], path: Path) -> None:
                 (left / WIDTH, bottom / total, panel_width / WIDTH, panel_height / total), xticks=[], yticks=[]
             )
             axes.set_axis_off()
-            axes.set_title(shortened(panel.caption, LONGEST_CAPTION), fontsize=9, loc="left", pad=3)
+            axes.set_title(shortened(panel.caption, LONGEST_CAPTION), fontsize=FONT_SIZE, loc="left", pad=3)
             if panel.pixels.dtype == np.uint8:
                 axes.imshow(panel.pixels, cmap="gray", vmin=0, vmax=255, aspect="auto")
             else:
@@ -89,17 +97,28 @@ def draw(rows: list[list[Panel]], path: Path) -> None:
                     panel.pixels, cmap="RdBu_r", vmin=-DIFFERENCE_LIMIT, vmax=DIFFERENCE_LIMIT, aspect="auto"
                 )
     if coloured is not None:
-        place = figure.add_axes((0.15, 0.48 / total, 0.7, 0.11 / total))
+        place = figure.add_axes((0.15, 0.52 / total, 0.7, 0.11 / total))
         bar = figure.colorbar(coloured, cax=place, orientation="horizontal", extend="both")
-        bar.set_label("output − input, mean of R, G and B, in levels of 255", fontsize=8.5)
-        bar.ax.tick_params(labelsize=8.5)
+        bar.set_label("difference, mean of R, G and B, in levels of 255", fontsize=FONT_SIZE)
+        bar.ax.tick_params(labelsize=FONT_SIZE)
     figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
+
+
+def _difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """``one`` - ``other``, mean over R, G and B: HxW float."""
+    return (one.astype(float) - other).mean(axis=2)
 
 
 def _shape(rows: list[list[Panel]]) -> tuple[int, int]:
     pixels = rows[0][0].pixels
     assert pixels is not None
     return pixels.shape[0], pixels.shape[1]
+
+
+def read_mask(path: Path, size: tuple[int, ...]) -> np.ndarray:
+    """A detector's mask: HxW of one class, HxWx3 of two."""
+    pixels = read_pixels(path, "RGB", size)
+    return pixels[..., 0] if (pixels == pixels[..., :1]).all() else pixels
 
 
 def read_pixels(path: Path, mode: str, size: tuple[int, ...] | None = None) -> np.ndarray:

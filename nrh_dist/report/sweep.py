@@ -5,7 +5,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from nrh_dist.report import html, sweep_chapter, sweep_collect, sweep_study
+from nrh_dist.report import sweep_chapter, sweep_collect, sweep_study
+from nrh_dist.report.page import Content, render
 from nrh_dist.report.sweep_collect import TABLE
 
 PAGE, FIGURES, STUDY = "index.html", "figures", "study.db"
@@ -24,7 +25,7 @@ def write(sweep: Path, say: Callable[[str], None]) -> Path:
     try:
         (partial / FIGURES).mkdir(parents=True)
         chapter = sweep_chapter.chapter(found, sweep_chapter.SLUG, partial, TABLE if (sweep / TABLE).is_file() else "")
-        (partial / PAGE).write_text(html.render([], [], [chapter], [], [], has_tables=False), encoding="utf-8")
+        (partial / PAGE).write_text(render(Content(sweeps=[chapter])), encoding="utf-8")
         sweep_study.export(found, partial / STUDY)
         if (sweep / FIGURES).exists():
             os.replace(sweep / FIGURES, partial / "before")
