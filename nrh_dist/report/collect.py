@@ -33,6 +33,7 @@ class Checkpoint(msgspec.Struct):
     epoch: int | None = None
     step: int | None = None
     config: dict[str, Any] = {}
+    digest: str = ""
 
 
 class FieldBin(msgspec.Struct):
