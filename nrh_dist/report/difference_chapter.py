@@ -1,6 +1,5 @@
 """What a chapter of the page says of the predicted mask against the true one, with its tables and figures."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from nrh_dist.report import difference_figures, differences, tables
@@ -8,33 +7,31 @@ from nrh_dist.report.bootstrap import FEWEST_PHOTOS
 from nrh_dist.report.differences import Bin, Pair
 from nrh_dist.report.parts import Picture, number
 from nrh_dist.report.sections import Section
-from nrh_dist.report.tables import Table
+from nrh_dist.report.shown import Analysis
 
 VERDICTS = {-1: "is lower", 0: "cannot be told apart", 1: "is higher"}
 
 
-@dataclass(frozen=True)
-class MaskComparison:
-    """A sentence a two-stage run, the paper's Table 1, the differences by size bin, and the image-wise differences."""
-
-    sentences: list[str]
-    tables: list[Table]
-    charts: list[Picture]
+OPENING = (
+    "One harmoniser, given the true mask (C_s) and the mask that the detector predicts (C_p), without joint training. "
+    "Image by image: "
+)
 
 
-def compare_masks(section: Section, folder: Path) -> MaskComparison | None:
-    """The comparison of C_p with C_s, its CSV files and figures written below ``folder``; None without two_stage."""
+def analyse(section: Section, folder: Path) -> Analysis | None:
+    """A sentence a two-stage run, the paper's Table 1, the differences by size bin, and image by image as a figure and
+    a CSV file; None without two_stage."""
     found = differences.pairs(section)
     first = tables.table_1(section)
     if not found or first is None:
         return None
     made = [first, tables.difference_bins(section)]
-    for table in made:
-        tables.write_csv(table, folder / "tables" / f"{table.name}.csv")
-    differences.write_images(found, folder / "tables" / f"differences-{section.slug}.csv")
-    sentences = [_sentence(pair, differences.by_bin(pair)[0], len(found) > 1) for pair in found]
+    images = f"tables/differences-{section.slug}.csv"
+    differences.write_images(found, folder / images)
+    sentences = [f"{OPENING}{images}."]
+    sentences += [_sentence(pair, differences.by_bin(pair)[0], len(found) > 1) for pair in found]
     charts = [chart for i, pair in enumerate(found, start=1) for chart in _charts(section, pair, i, folder)]
-    return MaskComparison(sentences, made, charts)
+    return Analysis("masks", "The predicted mask against the true one", sentences, made, charts)
 
 
 def _sentence(pair: Pair, overall: Bin, named: bool) -> str:

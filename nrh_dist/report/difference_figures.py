@@ -1,4 +1,4 @@
-"""The image-wise differences C_p - C_s, as in the paper's figure 5: data in one function, drawing in another."""
+"""The image-wise differences between two runs, as in the paper's figure 5: data in one function, drawing in another."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ HEIGHT = 3.4  # inches
 class Points:
     """One difference an image, over the area of its object in % of the image; NaNs are left out.
 
-    ``side`` is -1 where the predicted mask is better, 1 where it is worse, 0 where they are about the same. ``means``
+    ``side`` is -1 where the first of the two is better, 1 where it is worse, 0 where they are about the same. ``means``
     is (size bin, mean difference, number of images) of the bins with images.
     """
 
@@ -33,16 +33,22 @@ class Points:
 
 
 TITLES = {
-    "mse": ("MSE with the predicted mask − with the true mask", "signed", WORSE1),
-    "psnr": ("PSNR with the predicted mask − with the true mask, dB", "linear", 0.0),
-    "lpips": ("LPIPS with the predicted mask − with the true mask", "linear", 0.0),
+    "mse": "MSE with the predicted mask − with the true mask",
+    "psnr": "PSNR with the predicted mask − with the true mask, dB",
+    "lpips": "LPIPS with the predicted mask − with the true mask",
 }
+# The axis, and the difference up to which two images are about the same.
+SCALES = {"mse": ("signed", WORSE1), "psnr": ("linear", 0.0), "lpips": ("linear", 0.0)}
 
 
 def points(pair: Pair, metric: str) -> Points:
-    """The differences in ``metric``: mse, psnr or lpips."""
-    title, scale, same = TITLES[metric]
-    values, area = pair.difference(metric), pair.predicted.area_fraction
+    """The differences C_p - C_s in ``metric``: mse, psnr or lpips."""
+    return of(pair.difference(metric), pair.predicted.area_fraction, metric, TITLES[metric])
+
+
+def of(values: np.ndarray, area: np.ndarray, metric: str, title: str) -> Points:
+    """The differences of N images in ``metric``; ``area`` is that of their objects."""
+    scale, same = SCALES[metric]
     known = ~np.isnan(values) & ~np.isnan(area)
     values, area = values[known], area[known]
     worse = -values if metric == "psnr" else values

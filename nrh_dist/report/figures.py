@@ -10,14 +10,11 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from nrh_dist.report.collect import IDENTITY
-from nrh_dist.report.groups import BINS
 from nrh_dist.report.parts import shortened
 from nrh_dist.report.sections import Section
-from nrh_dist.report.statistics import WORSE1, by_bin, mean, worse_share
-from nrh_dist.report.tables import PAPER_BINS, percent
+from nrh_dist.report.statistics import WORSE1, mean, worse_share
 
 Transform = Callable[[np.ndarray], np.ndarray]
 
@@ -51,24 +48,6 @@ LOWEST_MSE = 0.1  # where the log axes of MSE start; smaller values are drawn th
 
 
 @dataclass(frozen=True)
-class Line:
-    label: str
-    model: str
-    values: list[float]
-
-
-@dataclass(frozen=True)
-class BinLines:
-    """One value a size bin and model, NaN where the bin has no images."""
-
-    bins: list[str]
-    counts: list[int]
-    lines: list[Line]
-    title: str
-    relative: bool
-
-
-@dataclass(frozen=True)
 class Ridge:
     """``values`` of the images that have one; ``note`` is printed at the row's right end."""
 
@@ -85,21 +64,6 @@ class Ridges:
     rows: list[Ridge]
     title: str
     scale: str
-
-
-def bin_lines(section: Section, relative: bool) -> BinLines:
-    """MSE by size bin for every model, or with ``relative`` its change against identity in percent."""
-    identity = by_bin(section.identity)
-    shown = [i for i, one in enumerate(identity) if i < PAPER_BINS or one.count]
-    lines = []
-    for result in section.results:
-        bins = [by_bin(result)[i] for i in shown]
-        values = [percent(one.mse, one.identity_mse) if relative else one.mse for one in bins]
-        if not (relative and result.model == IDENTITY):
-            lines.append(Line(section.labels[result.run], result.model, values))
-    title = "Change of MSE against doing nothing, %" if relative else "Mean MSE (log scale)"
-    labels = [BINS[i].removesuffix("%").replace("-", "–") for i in shown]
-    return BinLines(labels, [identity[i].count for i in shown], lines, title, relative)
 
 
 def ridges(section: Section, quantity: str) -> Ridges:
@@ -123,36 +87,6 @@ def ridges(section: Section, quantity: str) -> Ridges:
         "change": ("MSE of the output − MSE of the input", "signed"),
     }
     return Ridges(rows, *titles[quantity])
-
-
-@matplotlib.rc_context(STYLE)
-def draw_bins(data: BinLines, path: Path) -> None:
-    """Lines over the bins, labelled at their right ends; hollow points stand for fewer than ``FEW_IMAGES`` images."""
-    figure, axes = _figure(3.6)
-    x = np.arange(len(data.bins))
-    for i, line in enumerate(data.lines):
-        y = np.maximum(line.values, LOWEST_MSE) if not data.relative else np.array(line.values)
-        colour = COLOURS.get(line.model, OTHER_COLOUR)
-        style = "--" if line.model == IDENTITY else "-"
-        axes.plot(x, y, style, color=colour, linewidth=1.5)
-        for few in (False, True):
-            chosen = (np.array(data.counts) < FEW_IMAGES) == few
-            face = "white" if few else colour
-            axes.plot(x[chosen], y[chosen], MARKERS[i % len(MARKERS)], color=colour, markerfacecolor=face, markersize=5)
-    if data.relative:
-        axes.axhline(0, color=COLOURS[IDENTITY], linestyle="--", linewidth=1.5)
-    else:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_xticks(x, [f"{label}\n{count:,}" for label, count in zip(data.bins, data.counts, strict=True)], fontsize=8)
-    axes.set_xlim(-0.3, len(x) - 0.7)
-    axes.set_xlabel("object size, % of the image, over the number of images")
-    axes.set_title(data.title)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    _label_ends(figure, axes, data)
-    save(figure, path)
 
 
 @matplotlib.rc_context(STYLE)
@@ -191,28 +125,6 @@ def draw_ridges(data: Ridges, path: Path) -> None:
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     save(figure, path)
-
-
-def _label_ends(figure: Figure, axes: Axes, data: BinLines) -> None:
-    """Each line's name beside its last point, moved up or down until no two overlap."""
-    figure.canvas.draw()  # the transforms below need the final layout
-    height = 12 * figure.dpi / 72
-    ends = []
-    for line in data.lines:
-        known = [i for i, value in enumerate(line.values) if not np.isnan(value)]
-        if known:
-            y = line.values[known[-1]] if data.relative else max(line.values[known[-1]], LOWEST_MSE)
-            ends.append((axes.transData.transform((known[-1], y))[1], line, known[-1], y))
-    ends.sort(key=lambda end: end[0])
-    places: list[float] = []
-    for position, *_ in ends:
-        places.append(max(position, places[-1] + height) if places else position)
-    shift = max(0.0, (places[-1] - ends[-1][0]) / 2) if ends else 0.0
-    for place, (position, line, x, y) in zip(places, ends, strict=True):
-        offset = (place - shift - position) * 72 / figure.dpi
-        colour = COLOURS.get(line.model, OTHER_COLOUR)
-        label = shortened(line.label, LONGEST_LABEL)
-        axes.annotate(label, (x, y), (9, offset), textcoords="offset points", color=colour, fontsize=9, va="center")
 
 
 def histogram_edges(low: float, high: float, images: int, centred: bool) -> np.ndarray:

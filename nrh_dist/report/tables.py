@@ -1,10 +1,7 @@
-"""The tables as data: what the page shows and what the CSV files hold come from one ``Table``."""
+"""The tables that stand beside the paper's: means, by object size, by sub-set, and the published numbers."""
 
-import csv
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from math import isnan, nan
-from pathlib import Path
+from dataclasses import replace
+from math import nan
 
 import numpy as np
 
@@ -14,51 +11,10 @@ from nrh_dist.report.bootstrap import FEWEST_PHOTOS
 from nrh_dist.report.collect import IDENTITY, Evaluation, Result
 from nrh_dist.report.groups import BINS
 from nrh_dist.report.sections import Section
+from nrh_dist.report.shown import Column, Row, Table, percent, spaced, with_best
 from nrh_dist.report.statistics import by_bin, change, mean, means, weighted_mean
 
 PAPER_BINS = 8  # 0-10 % ... 70-80 %
-
-
-@dataclass(frozen=True)
-class Column:
-    """``key`` heads the CSV column, ``title`` the page's; neighbours with the same ``group`` share a heading."""
-
-    key: str
-    title: str
-    group: str = ""
-    decimals: int = 2
-
-
-@dataclass(frozen=True)
-class Row:
-    """NaN is "not available". ``bold`` are the columns in which this row is the best without the mask."""
-
-    label: str
-    values: list[float]
-    group: str = ""
-    model: str = ""
-    run: str = ""
-    decimals: int | None = None
-    bold: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True)
-class Table:
-    name: str
-    caption: str
-    columns: list[Column]
-    rows: list[Row]
-    notes: list[str] = field(default_factory=list)
-
-
-def write_csv(table: Table, path: Path) -> None:
-    """One line a row, every value with six decimals, an empty cell where it is not available."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["group", "label", "model", "run", *(column.key for column in table.columns)])
-        for row in table.rows:
-            cells = ["" if isnan(value) else f"{value:.6f}" for value in row.values]
-            writer.writerow([row.group, row.label, row.model, row.run, *cells])
 
 
 def check_summary(evaluation: Evaluation) -> None:
@@ -110,14 +66,14 @@ def table_2(section: Section) -> Table:
             key=lambda row: list(paper.LABELS).index(row.model) if row.model in paper.LABELS else len(paper.LABELS)
         )
     caption = f"Means over {len(section.identity):,} images of {section.title}"
-    return Table(f"table2-{section.slug}", caption, columns, _with_best(rows, {0: min, 1: max}), _notes_2(section))
+    return Table(f"table2-{section.slug}", caption, columns, with_best(rows, {0: min, 1: max}), _notes_2(section))
 
 
 def table_3(section: Section) -> Table:
     """MSE by the object's share of the image, its change against identity, and the paper's Table 3 below."""
     identity = by_bin(section.identity)
     shown = [i for i, one in enumerate(identity) if i < PAPER_BINS or one.count]
-    columns = [Column(BINS[i], BINS[i].replace("-", "–").replace("%", " %")) for i in shown]
+    columns = [Column(BINS[i], spaced(BINS[i])) for i in shown]
     ours, against = f"ours, {section.size} px: MSE", "ours: change against identity, %"
     rows = [Row("Images", [identity[i].count for i in shown], ours, decimals=0)]
     changes: list[Row] = []
@@ -127,7 +83,7 @@ def table_3(section: Section) -> Table:
         if result.model != IDENTITY:
             ratios = [percent(bins[i].mse, bins[i].identity_mse) for i in shown]
             changes.append(Row(label, ratios, against, result.model, result.run, decimals=1))
-    rows = _with_best(rows, dict.fromkeys(range(len(shown)), min)) + changes
+    rows = with_best(rows, dict.fromkeys(range(len(shown)), min)) + changes
     notes = []
     if section.collection:
         rows += _paper_bins(section.collection, len(shown))
@@ -158,7 +114,7 @@ def subsets(section: Section) -> Table:
         for i, result in enumerate(section.results)
     ]
     best = {i: (max if i % 2 else min) for i in range(len(columns))}
-    return Table(f"subsets-{section.slug}", "Means by sub-set", columns, _with_best(rows, best))
+    return Table(f"subsets-{section.slug}", "Means by sub-set", columns, with_best(rows, best))
 
 
 def table_1(section: Section) -> Table | None:
@@ -208,7 +164,7 @@ def difference_bins(section: Section) -> Table:
     rows = []
     for pair in found:
         for one in differences.by_bin(pair):
-            label = one.label.replace("-", "–").replace("%", " %")
+            label = spaced(one.label)
             values = [one.mse.value, *one.mse.bounds, one.psnr, one.lpips]
             shares = [100 * one.better1, 100 * one.worse1]
             rows.append(Row(label, [one.count, *values, *shares], pair.run if len(found) > 1 else "", run=pair.run))
@@ -231,7 +187,7 @@ def published() -> list[Table]:
         rows = [replace(row, values=row.values + _pair(models[row.model])) for row in rows]
     notes = list(paper.IDENTITY_NOTE.values())
     made = [Table("paper-table2", "The paper’s Table 2, 256 px", columns, rows, notes)]
-    bins = [Column(label, label.replace("-", "–").replace("%", " %")) for label in BINS[:PAPER_BINS]]
+    bins = [Column(label, spaced(label)) for label in BINS[:PAPER_BINS]]
     rows = [
         replace(row, group=collection)
         for collection in paper.TABLE_3
@@ -286,23 +242,5 @@ def _paper_bins(collection: str, width: int) -> list[Row]:
     return (counts if collection == "iHarmony4" else []) + rows
 
 
-def _with_best(rows: list[Row], better: Mapping[int, Callable[..., float]]) -> list[Row]:
-    """The rows, each with the columns in which it beats all others that do not see the mask."""
-    candidates = [row for row in rows if row.model and row.model not in paper.SEES_THE_MASK]
-    bold: dict[int, set[int]] = {id(row): set() for row in rows}
-    for column, choose in better.items():
-        known = [row for row in candidates if not isnan(row.values[column])]
-        best = choose((row.values[column] for row in known), default=nan)
-        for row in known:
-            if row.values[column] == best:
-                bold[id(row)].add(column)
-    return [replace(row, bold=frozenset(bold[id(row)])) for row in rows]
-
-
 def _pair(values: tuple[float, float | None] | None) -> list[float]:
     return [nan, nan] if values is None else [nan if value is None else value for value in values]
-
-
-def percent(value: float, reference: float) -> float:
-    """The change from ``reference`` to ``value`` in percent; NaN where there is none to compare with."""
-    return nan if isnan(reference) or reference == 0 else 100 * (value / reference - 1)

@@ -10,8 +10,32 @@ from PIL import Image
 COLUMNS = (
     "dataset", "model", "run", "name", "mse", "psnr", "fmse", "lpips", "area_fraction", "identity_mse", "identity_psnr",
 )  # fmt: skip
+FURTHER = (
+    "mse_outside", "mse_edge", "chroma_drift", "correction", "change_outside", "detected", "detected_outside",
+    "category", "shift_stops", "psnr_range", "psnr_target_max",
+)  # fmt: skip
+CATEGORIES = ("person", "chair", "car", "dog", "cup", "bird")
+DETECTORS = ("ptc_dih", "gated", "two_stage")
 # How much of the input's error each model leaves, on average.
 LEAVES = {"dih_m": 0.5, "dih_nm": 1.1, "ptc_att_dih": 0.95, "ptc_dih": 0.7, "two_stage": 1.0, "gated": 0.75}
+
+PROVENANCE = {
+    "schema": 1,
+    "command": "nrh evaluate runs/ptc_dih-seed0 --data data/iharmony4 --out evaluations/one",
+    "version": "0.1.0",
+    "commit": "0123456789abcdef0123456789abcdef01234567+changes",
+    "started": "2026-01-02T03:04:05+00:00",
+    "seconds": 120.5,
+    "images": 40,
+    "images_per_s": 12.5,
+    "actors": 2,
+    "device": "cpu",
+    "gpus": 0,
+    "gpu_hours": 0.0,
+    "cpu_hours": 0.066944,
+    "environment": {"python": "3.12.3", "torch": "2.14.0", "platform": "Linux"},
+    "training": {"ptc_dih-seed0": {"hours": 1.5, "workers": 2, "device_hours": 3.0, "device": "cpu"}},
+}
 
 
 def _runs(models: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -38,11 +62,13 @@ def write(
     leaves: dict[str, float] | None = None,
     photos_per_dataset: int | None = None,
     lpips: str | None = "alexnet-owt-7be5be79.pth is missing: put it into ~/.cache/torch/hub/checkpoints",
+    further: bool = False,
 ) -> Path:
     """An evaluation of these sub-sets (name -> number of images) and models; the same seed gives the same inputs.
 
     As ``nrh evaluate`` does, two_stage is followed by its harmoniser with the true masks. LPIPS is there if ``lpips``,
-    the reason why it is missing, is None.
+    the reason why it is missing, is None. With ``further``, everything that an evaluation may leave out as well: the
+    columns ``FURTHER``, provenance.json, and strips by group.
     """
     datasets = datasets or {"Sample": 40}
     rows = []
@@ -64,12 +90,43 @@ def write(
                         *(f"{value:.6f}" for value in (area[i], identity[i], psnr(identity[i]))),
                     ]
                 )
+            if further:
+                _add_further(rows[-count:], seed)
     folder.mkdir(parents=True)
-    write_rows(folder, rows)
+    write_rows(folder, rows, COLUMNS + (FURTHER if further else ()))
+    if further:
+        write_json(folder / "provenance.json", PROVENANCE)
     write_json(folder / "summary.json", _summary(rows, datasets, models, size, lpips))
     if strips:
         _write_strips(folder / "strips", list(datasets), models, size, strips)
+        if further:
+            _add_groups(folder / "strips" / "strips.json", models)
     return folder
+
+
+def _add_further(rows: list[list[str]], seed: int) -> None:
+    """To the rows of one run: what it did where, the same categories and shifts for every run."""
+    images, model = np.random.default_rng([seed, 1]), rows[0][1]
+    noise = np.random.default_rng([seed, 2, len(rows[0][2])])
+    for row in rows:
+        mse, identity = float(row[4]), float(row[9])
+        shift, category = images.normal(0, 0.7), CATEGORIES[int(6 * images.random() ** 2)]
+        found = noise.beta(3, 1.2) if model in DETECTORS else ""
+        here: list[float | str] = [mse * 0.02, mse * 3, 2 + noise.random(), 0.0, "", "", ""]
+        if model != "identity":
+            correction = 1 - (mse / identity) ** 0.5 + noise.normal(0, 0.2)
+            here = [mse * 0.05, mse * 3, 1 + noise.random(), correction, noise.beta(1, 4), found, found and 0.1 * found]
+        here += [category, shift, float(row[5]) - 0.4, float(row[5]) - 0.2]
+        row += [one if isinstance(one, str) else f"{one:.6f}" for one in here]
+
+
+def _add_groups(path: Path, models: tuple[str, ...]) -> None:
+    values = json.loads(path.read_text())
+    groups = ("best", "worst", "not detected")
+    for i, strip in enumerate(values["strips"]):
+        strip |= {"group": groups[i % 3], "run": f"{models[-1]}-seed0" if models else "identity", "change": 3.5 * i}
+    values["rules"] = {group: f"how the images of this group were chosen: {group}" for group in groups}
+    write_json(path, values)
 
 
 def write_rows(folder: Path, rows: list[list[str]], columns: tuple[str, ...] = COLUMNS) -> None:
@@ -140,7 +197,7 @@ def _write_strips(folder: Path, datasets: list[str], models: tuple[str, ...], si
             outputs[run] = f"{i:04d}-{run}.png"
             pictures[run] = composite + share * mask[..., None] * (real - composite)
             names[run] = outputs[run]
-            if model in ("ptc_dih", "gated", "two_stage"):
+            if model in DETECTORS:
                 masks[run] = names[f"{run}-mask"] = f"{i:04d}-{run}-mask.png"
                 pictures[f"{run}-mask"] = 200 * mask
         for key, picture in pictures.items():

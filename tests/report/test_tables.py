@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nrh_dist.errors import UserError
-from nrh_dist.report import against, paper, statistics, tables
+from nrh_dist.report import against, paper, statistics, table_files, tables
 from nrh_dist.report.collect import read
 from nrh_dist.report.sections import Section, sections
 
@@ -151,7 +151,7 @@ def test_subsets_split_the_mean(section: Section) -> None:
 
 def test_csv_holds_what_the_table_holds(section: Section, tmp_path: Path) -> None:
     table = tables.table_2(section)
-    tables.write_csv(table, tmp_path / "t.csv")
+    table_files.write_csv(table, tmp_path / "t.csv")
     with (tmp_path / "t.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["model"] for row in rows] == [row.model for row in table.rows]
