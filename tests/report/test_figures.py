@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nrh_dist.errors import UserError
-from nrh_dist.report import figures, strips
+from nrh_dist.report import figures
 from nrh_dist.report.collect import read
 from nrh_dist.report.sections import Section, sections
 
@@ -62,52 +61,3 @@ def test_no_change_is_neither_better_nor_worse() -> None:
     around_zero = np.searchsorted(edges, 0.0)
     assert figures._side(edges[around_zero - 1], edges[around_zero]) == figures.UNCHANGED_COLOUR
     assert edges[0] <= -2 and edges[-1] >= 2
-
-
-def test_panels_are_the_pictures_and_their_signed_difference(section: Section) -> None:
-    strip = section.strips[0]
-    rows = strips.panels(section, strip)
-    folder = section.evaluation.folder / "strips"
-    composite = np.asarray(Image.open(folder / strip.images.composite)).astype(float)
-    output = np.asarray(Image.open(folder / strip.images.outputs["ptc_dih-seed0"])).astype(float)
-    assert [panel.caption for panel in rows[0]] == ["composite", "real", "mask"]
-    np.testing.assert_allclose(rows[2][1].pixels, (output - composite).mean(axis=2))
-    assert rows[1][2].pixels is None  # DIH-M has no detector
-    assert rows[2][2].pixels.max() == 200
-
-
-def test_a_model_without_output_has_no_row(section: Section) -> None:
-    strip = section.strips[0]
-    del strip.images.outputs["dih_m-seed0"]
-    assert [row[0].caption for row in strips.panels(section, strip)] == ["composite", "PTC-DIH"]
-
-
-def test_red_is_brighter_blue_is_darker_on_one_fixed_scale(tmp_path: Path) -> None:
-    grey, mask = np.full((64, 64, 3), 100, np.uint8), np.zeros((64, 64), np.uint8)
-
-    def colour_of(first: float, second: float) -> np.ndarray:
-        top = [strips.Panel("composite", grey), strips.Panel("real", grey), strips.Panel("mask", mask)]
-        difference = np.full((64, 64), first)
-        difference[:, 32:] = second
-        row = [strips.Panel("m", grey), strips.Panel("output − input", difference), strips.Panel("", None)]
-        strips.draw([top, row], tmp_path / "strip.png")
-        pixels = np.asarray(Image.open(tmp_path / "strip.png").convert("RGB")).astype(int)
-        height, width = pixels.shape[:2]
-        y = int((2 * strips.CAPTION + 1.5 * strips.WIDTH / 3) * strips.DOTS_PER_INCH)
-        assert y < height
-        return pixels[y, [int(0.43 * width), int(0.57 * width)]]
-
-    brighter, darker = colour_of(30, -30)
-    assert brighter[0] > brighter[2] + 50
-    assert darker[2] > darker[0] + 50
-    np.testing.assert_array_equal(colour_of(30, 200)[0], brighter)  # a larger neighbour changes nothing
-
-
-def test_pictures_that_cannot_be_used_are_named(section: Section) -> None:
-    folder = section.evaluation.folder / "strips"
-    Image.new("L", (32, 32)).save(folder / "0000-mask.png")
-    with pytest.raises(UserError, match=r"0000-mask\.png is \(32, 32\)"):
-        strips.panels(section, section.strips[0])
-    (folder / "0000-real.png").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"0000-real\.png is not a readable picture"):
-        strips.panels(section, section.strips[0])
