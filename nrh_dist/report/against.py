@@ -1,16 +1,19 @@
 """One set of evaluations against an earlier one: what improved and what got worse, by model and by image."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan
+from pathlib import Path
 
 import numpy as np
 
 from nrh_dist.errors import UserError
-from nrh_dist.report import paper
-from nrh_dist.report.collect import IDENTITY, TRUE_MASKS, Evaluation
+from nrh_dist.report import against_figures, bootstrap, paired, paper
+from nrh_dist.report.collect import TRUE_MASKS, Evaluation
+from nrh_dist.report.parts import Picture
+from nrh_dist.report.result import IDENTITY, photos_of
+from nrh_dist.report.shown import Column, Row, Table, percent
 from nrh_dist.report.statistics import WORSE1, mean
-from nrh_dist.report.tables import Column, Row, Table, percent
 
 DATA_MOVED = 0.01  # of MSE: above it, the input itself is another one
 
@@ -29,7 +32,7 @@ class Pair:
 def pairs(evaluations: Iterable[Evaluation], other: Evaluation) -> tuple[list[Pair], int]:
     """The images that both sides have by sub-set, model and name, and how many were left out: their input differs.
 
-    Raises ``UserError`` where the sides share no image under the same model at the same size.
+    Raises ``UserError`` where the sides share no image, with the same input, under the same model at the same size.
     """
     ours = [evaluation for evaluation in evaluations if evaluation.size == other.size]
     now, before = _by_image(ours), _by_image([other])
@@ -40,11 +43,17 @@ def pairs(evaluations: Iterable[Evaluation], other: Evaluation) -> tuple[list[Pa
             "with the evaluations: compare evaluations of the same data, models and size"
         )
     same = [key for key in shared if not abs(now[key][1] - before[key][1]) > DATA_MOVED]
+    if not same:
+        raise UserError(
+            f"--against {other.folder} has other images under the same names (the error of every input differs): "
+            "compare evaluations of the same data"
+        )
     return [Pair(*key, before[key][0], now[key][0]) for key in same], len(shared) - len(same)
 
 
 def by_model(found: Sequence[Pair], left_out: int) -> Table:
-    """By model: mean MSE before and now, and the share of images that improved or got worse by more than 1."""
+    """By model: mean MSE before and now, the mean change with a paired test, and the share of images that improved or
+    got worse by more than 1."""
     columns = [
         Column("images", "Images", "", 0),
         Column("mse_before", "before", "MSE"),
@@ -52,14 +61,25 @@ def by_model(found: Sequence[Pair], left_out: int) -> Table:
         Column("change_percent", "change, %", "MSE", 1),
         Column("improved_percent", "improved", "images, % (by > 1)", 1),
         Column("worse_percent", "got worse", "images, % (by > 1)", 1),
+        Column("change", "mean", "now − before"),
+        Column("change_low", "95 % from", "now − before"),
+        Column("change_high", "to", "now − before"),
+        Column("photos", "photos", "signed-rank test", 0),
+        Column("p", "p", "signed-rank test", 4),
+        Column("p_holm", "p, Holm", "signed-rank test", 4),
     ]
-    rows = []
-    for model in dict.fromkeys(pair.model for pair in found):
-        before, now = np.array([(pair.before, pair.now) for pair in found if pair.model == model]).T
-        shares = [float((before - now > WORSE1).mean() * 100), float((now - before > WORSE1).mean() * 100)]
-        values = [len(now), mean(before), mean(now), percent(mean(now), mean(before)), *shares]
-        rows.append(Row(_label(model), values, "", model))
-    notes = ["Several runs of one model are averaged per image."]
+    rows, tests = [], []
+    for model, chosen in by_models(found).items():
+        before, now = np.array([(pair.before, pair.now) for pair in chosen]).T
+        photos = photos_of([pair.dataset for pair in chosen], [pair.name for pair in chosen])
+        test = paired.compare(photos, now, before)
+        tests.append(test.p)
+        values = [len(now), mean(before), mean(now), percent(mean(now), mean(before))]
+        values += [100 * test.better1, 100 * test.worse1, test.difference.value, *test.difference.bounds]
+        rows.append(Row(label_of(model), [*values, test.difference.photos, test.p], "", model))
+    corrected = zip(rows, paired.holm(tests), strict=True)
+    rows = [replace(row, values=[*row.values, p]) for row, p in corrected]
+    notes = [f"Several runs of one model are averaged per image. {bootstrap.NOTE} {paired.NOTE}"]
     if left_out:
         notes.append(f"{left_out:,} images were left out: the error of their input differs, so they are other images.")
     return Table("against-models", "What changed, by model", columns, rows, notes)
@@ -73,12 +93,12 @@ def by_image(found: Sequence[Pair], most: int | None = None) -> Table:
         Column("change", "change", "MSE"),
     ]
     rows = []
-    for model in dict.fromkeys(pair.model for pair in found):
-        ordered = sorted((pair for pair in found if pair.model == model), key=lambda pair: pair.now - pair.before)
+    for model, chosen in by_models(found).items():
+        ordered = sorted(chosen, key=lambda pair: pair.now - pair.before)
         if most is not None:
             improved = [pair for pair in ordered if pair.now - pair.before < -WORSE1][:most]
             ordered = improved + [pair for pair in ordered if pair.now - pair.before > WORSE1][-most:]
-        label = _label(model)
+        label = label_of(model)
         rows += [
             Row(f"{pair.dataset}/{pair.name}", [pair.before, pair.now, pair.now - pair.before], label, model)
             for pair in ordered
@@ -87,7 +107,31 @@ def by_image(found: Sequence[Pair], most: int | None = None) -> Table:
     return Table("against-images", caption, columns, rows)
 
 
-def _label(model: str) -> str:
+def chart(found: Sequence[Pair], folder: Path) -> Picture:
+    """Each image's error before and now, a panel a model, drawn to ``figures`` in ``folder``."""
+    panels = []
+    for model, chosen in by_models(found).items():
+        before, now = np.array([(pair.before, pair.now) for pair in chosen]).T
+        panels.append(against_figures.Panel(label_of(model), before, now))
+    file = "figures/against.png"
+    against_figures.draw(panels, folder / file)
+    caption = (
+        "Error of each image before and now, a point an image; on the dashed line nothing changed. Blue: improved by "
+        f"more than {WORSE1:g}; orange: got worse; grey: about the same."
+    )
+    return Picture(file, f"Scatter plots for {', '.join(panel.label for panel in panels)}. {caption}", caption)
+
+
+def by_models(found: Sequence[Pair]) -> dict[str, list[Pair]]:
+    """The pairs of each model, in order of appearance."""
+    models: dict[str, list[Pair]] = {}
+    for pair in found:
+        models.setdefault(pair.model, []).append(pair)
+    return models
+
+
+def label_of(model: str) -> str:
+    """The model's name for people."""
     name, comma, masks = model.partition(", ")
     return paper.LABELS.get(name, name) + comma + masks
 

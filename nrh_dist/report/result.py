@@ -1,6 +1,6 @@
 """What one run did to the images of an evaluation: the columns of ``per_image.csv`` as arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -50,10 +50,8 @@ class Result:
 
     @cached_property
     def photos(self) -> np.ndarray:
-        """Each image's photo as n numbers from 0. A photo is what stands before a name's last two underscores."""
-        pairs = zip(self.datasets, self.names, strict=True)
-        names = [f"{dataset}/{name.rsplit('_', 2)[0]}" for dataset, name in pairs]
-        return np.unique(names, return_inverse=True)[1]
+        """Each image's photo as n numbers from 0."""
+        return photos_of(self.datasets, self.names)
 
     def rows(self, chosen: np.ndarray | Sequence[int]) -> "Result":
         """The images that ``chosen`` selects, as positions or as n booleans."""
@@ -66,3 +64,9 @@ class Result:
     def has(self, column: str) -> bool:
         """Whether any image has a value in this column of numbers."""
         return not np.isnan(getattr(self, column)).all()
+
+
+def photos_of(datasets: Iterable[str], names: Iterable[str]) -> np.ndarray:
+    """Each image's photo as n numbers from 0. A photo is what stands before a name's last two underscores."""
+    photos = [f"{dataset}/{name.rsplit('_', 2)[0]}" for dataset, name in zip(datasets, names, strict=True)]
+    return np.unique(photos, return_inverse=True)[1]
