@@ -62,8 +62,16 @@ def _draw_panel(axes: Axes, panel: Panel, limits: tuple[float, float]) -> None:
         axes.plot(before[chosen], now[chosen], "o", color=colour, alpha=alpha, markersize=width, markeredgewidth=0)
     for side, word, colour, x in ((-1, "improved", BETTER_COLOUR, 0.0), (1, "got worse", WORSE_COLOUR, 1.0)):
         said = f"{100 * (panel.side == side).mean():.0f} % {word}"
-        place = {"xy": (x, 1.0), "xycoords": "axes fraction", "xytext": (0, 4), "textcoords": "offset points"}
-        axes.annotate(said, **place, color=colour, fontsize=8.5, ha=("left", "right")[int(x)])
+        axes.annotate(
+            said,
+            (x, 1.0),
+            (0, 4),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            color=colour,
+            fontsize=8.5,
+            ha=("left", "right")[int(x)],
+        )
     axes.set_title(shortened(panel.label, figures.LONGEST_LABEL), pad=17)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))

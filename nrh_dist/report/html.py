@@ -72,8 +72,8 @@ def write(evaluations: list[Path], out: Path, against: Path | None = None) -> Pa
 
 def _compare(found: list[comparison.Pair], left_out: int, folder: Path) -> list[Table]:
     models = comparison.by_model(found, left_out)
-    for table in (models, comparison.by_image(found)):
-        table_files.write(table, folder / "tables")
+    table_files.write(models, folder / "tables")
+    table_files.write_csv(comparison.by_image(found), folder / "tables" / "against-images.csv")
     return [models, comparison.by_image(found, MOVERS)]
 
 
