@@ -1,25 +1,29 @@
 """The page as a whole: self-contained, honest about what is missing, and never half-written."""
 
+import re
+import shlex
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
+import blank_figures
 import evaluations
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from nrh_dist.errors import UserError
-from nrh_dist.report import figures, html, strips
+from nrh_dist.report import harmoniser_chapter, html, protocol
 from nrh_dist.report.collect import read
 from nrh_dist.report.parts import number
 from nrh_dist.report.sections import sections
+from nrh_dist.report.shown import Column, Table
 
 
 @pytest.fixture(autouse=True)
-def small_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody looks at the pictures of these tests."""
-    monkeypatch.setattr(figures, "DOTS_PER_INCH", 40)
-    monkeypatch.setattr(strips, "DOTS_PER_INCH", 40)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks at the figures of these tests."""
+    monkeypatch.setattr(Figure, "savefig", blank_figures.save)
 
 
 class Page(HTMLParser):
@@ -42,28 +46,71 @@ class Page(HTMLParser):
 
 
 def test_page_is_complete_and_offline(tmp_path: Path) -> None:
-    one = evaluations.write(tmp_path / "one", {"HCOCO": 30, "HFlickr": 20, "COCOExp": 20}, strips=3)
+    one = evaluations.write(tmp_path / "one", {"HCOCO": 30, "HFlickr": 20, "COCOExp": 20}, strips=3, further=True)
     index = html.write([one], tmp_path / "report")
     page = Page(index)
     source = index.read_text(encoding="utf-8")
     assert index == tmp_path / "report" / "index.html"
-    assert not page.all("script", "link", "iframe")
+    assert not page.all("link", "iframe")
+    assert all("src" not in script for script in page.all("script"))
     assert "://" not in source
-    assert "url(" not in source
-    assert "@import" not in source
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttp", source)
     linked = [attributes["src"] for attributes in page.all("img")]
     written = {f"figures/{path.name}" for path in (index.parent / "figures").iterdir()}
     assert set(linked) == written
-    assert len([name for name in linked if "strip-" in name]) == 3
+    assert len({name for name in linked if re.search(r"strip-[\w-]+-\d\d\.png", str(name))}) == 3
     assert all(attributes["alt"] for attributes in page.all("img"))
-    levels = [int(tag[1]) for tag, _ in page.tags if tag in ("h1", "h2", "h3")]
+    levels = [int(tag[1]) for tag, _ in page.tags if tag in ("h1", "h2", "h3", "h4")]
     assert levels.count(1) == 1
     assert all(after - before <= 1 for before, after in pairwise(levels))
-    ids = {attributes.get("id") for _, attributes in page.tags}
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
     assert all(a["href"][1:] in ids for a in page.all("a") if a["href"].startswith("#"))
-    assert {path.name for path in (index.parent / "tables").iterdir()} == {
-        f"{table}-{slug}.csv" for table in ("table2", "table3", "subsets") for slug in ("iharmony4", "coco-exp")
+    files = {a["href"] for a in page.all("a") if not a["href"].startswith("#")}
+    assert all((index.parent / file).is_file() for file in files)
+    tables = {f"tables/{path.name}" for path in (index.parent / "tables").iterdir()}
+    for slug in ("iharmony4", "coco-exp"):
+        assert {
+            f"tables/{name}-{slug}.{kind}" for name in ("table2", "table3") for kind in ("csv", "md", "tex")
+        } <= files
+    shown = [table["aria-label"] for table in page.all("div") if table.get("role") == "region"]
+    assert len(shown) == len(page.all("table"))
+    assert len({file.rsplit(".")[0] for file in files & tables}) >= len(shown) - 1, "all but that of checkpoints"
+
+
+def test_every_table_of_ours_names_its_protocol(tmp_path: Path) -> None:
+    folder = evaluations.write(tmp_path / "one", {"HCOCO": 30, "HFlickr": 20}, further=True)
+    source = html.write([folder], tmp_path / "report").read_text(encoding="utf-8")
+    captions = re.findall(r"<caption>(.*?)</caption>", source)
+    lines = [re.search('<span class="protocol">(.*?)</span>', caption) for caption in captions]
+    without = [caption for caption, line in zip(captions, lines, strict=True) if not line]
+    assert [re.sub("<.*?>", "", caption) for caption in without] == [
+        "Methods that are given the mask, on iHarmony4 at 256 px, as published",
+        "Checkpoints",
+    ]
+    found = [line[1] for line in lines if line]
+    assert all(line.startswith("64 × 64 px; test split of HCOCO + HFlickr, 50 images") for line in found)
+
+
+def test_protocol_defines_what_the_table_shows(tmp_path: Path) -> None:
+    folder = evaluations.write(tmp_path / "e", {"Other": 1})
+    words = {
+        "mse": "0..255 scale; and more",
+        "mse_outside": "outside the mask",
+        "psnr": "peak 255",
+        "size_bin": "tenths",
     }
+    evaluations.edit_summary(folder, protocol=words)
+    section = sections([read(folder)])[0]
+    place = "64 × 64 px; test split of Other, 1 image; means of per-image values"
+
+    def line(*keys: str, caption: str = "Title") -> str:
+        return protocol.line(section, Table("t", caption, [Column(key, key) for key in keys], []))
+
+    assert line("mse_low", "count") == f"{place}. MSE: 0..255 scale."
+    assert line("mse_outside_mean") == f"{place}. mse outside: outside the mask."
+    assert line("0-10%", caption="PSNR by size") == f"{place}. PSNR: peak 255. size bin: tenths."
+    assert line("count") == f"{place}."
 
 
 def test_page_says_what_it_shows(tmp_path: Path) -> None:
@@ -94,13 +141,40 @@ def test_missing_parts_are_visible(tmp_path: Path) -> None:
     assert "holds no strips" in text
     assert "PTC-DIH: 3 images without a value" in text
     assert "fMSE leaves out 3 images" in text
-    assert "nan" not in text.lower()
+    assert not re.search(r"\bnan\b", text, re.IGNORECASE)
 
 
 def test_identity_alone_makes_a_page(tmp_path: Path) -> None:
     text = Page(html.write([evaluations.write(tmp_path / "e", models=(), strips=0)], tmp_path / "report")).text
     assert "no model was evaluated" in text
     assert "No checkpoint" in text
+
+
+def test_models_without_a_finite_result_are_no_missing_models(tmp_path: Path) -> None:
+    folder = evaluations.write(tmp_path / "e", models=("ptc_dih",), strips=0)
+    rows = evaluations.read_rows(folder)
+    for row in rows:
+        if row[1] == "ptc_dih":
+            row[4] = row[5] = row[6] = ""
+    evaluations.write_rows(folder, rows)
+    text = Page(html.write([folder], tmp_path / "report")).text
+    assert "No model gave a finite result on Sample" in text
+    assert not re.search(r"\bnan\b", text, re.IGNORECASE)
+
+
+def test_how_it_was_made_is_told(tmp_path: Path) -> None:
+    folder, out = evaluations.write(tmp_path / "it's", further=True), tmp_path / "report"
+    text = Page(html.write([folder], out, against=folder)).text
+    made = evaluations.PROVENANCE
+    for words in (made["command"], made["commit"], "torch 2.14.0", "0.000 GPU hours, 0.067 CPU hours", "2 actors"):
+        assert words in text
+    assert "120 s for 40 images, 12.5 images/s" in text
+    assert "1.500 hours, 2 workers, 3.000 device hours, cpu" in text
+    assert "cost not recorded: dih_m-seed0" in text
+    command = text[text.index("nrh report ") :].splitlines()[0]
+    assert shlex.split(command) == ["nrh", "report", str(folder), "--out", str(out), "--against", str(folder)]
+    older = Page(html.write([evaluations.write(tmp_path / "older")], tmp_path / "older-report")).text
+    assert "not recorded: the evaluation holds no provenance.json" in older
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
@@ -110,7 +184,9 @@ def test_names_are_escaped(tmp_path: Path) -> None:
         path = folder / name
         quote = evil.replace('"', '\\"' if name.endswith("json") else "'")
         path.write_text(path.read_text().replace("ptc_dih-seed0", quote))
-    assert not Page(html.write([folder], tmp_path / "report")).all("script")
+    index = html.write([folder], tmp_path / "report")
+    assert len(Page(index).all("script")) == 3, "those of the page"
+    assert "alert(" in Page(index).text
 
 
 @pytest.mark.parametrize(
@@ -123,7 +199,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 )
 def test_headline_follows_the_interval(tmp_path: Path, leaves: float, says: str) -> None:
     folder = evaluations.write(tmp_path / "e", leaves={"ptc_dih": leaves}, strips=0)
-    sentence, numbers = html.headline(sections([read(folder)])[0])
+    sentence, numbers = harmoniser_chapter.headline(sections([read(folder)])[0])
     assert sentence.startswith(says)
     assert "% of the images made worse" in sentence
     assert "95 % interval" in numbers
@@ -131,16 +207,16 @@ def test_headline_follows_the_interval(tmp_path: Path, leaves: float, says: str)
 
 def test_headline_says_when_photos_are_too_few(tmp_path: Path) -> None:
     folder = evaluations.write(tmp_path / "e", photos_per_dataset=3, leaves={"ptc_dih": 0.2})
-    sentence, numbers = html.headline(sections([read(folder)])[0])
+    sentence, numbers = harmoniser_chapter.headline(sections([read(folder)])[0])
     assert "cannot be told apart" in sentence
     assert "3 photos, too few" in numbers
 
 
 def test_headline_model_does_not_see_the_mask(tmp_path: Path) -> None:
     folder = evaluations.write(tmp_path / "e", leaves={"dih_m": 0.1})
-    assert html.headline(sections([read(folder)])[0])[0].startswith("PTC-DIH")
+    assert harmoniser_chapter.headline(sections([read(folder)])[0])[0].startswith("PTC-DIH")
     alone = evaluations.write(tmp_path / "alone", models=("dih_m",))
-    assert "given the mask" in html.headline(sections([read(alone)])[0])[1]
+    assert "given the mask" in harmoniser_chapter.headline(sections([read(alone)])[0])[1]
 
 
 def test_against_adds_its_section(tmp_path: Path) -> None:
@@ -156,7 +232,7 @@ def test_an_earlier_report_is_replaced(tmp_path: Path) -> None:
     out = tmp_path / "report"
     html.write([evaluations.write(tmp_path / "one", strips=2)], out)
     html.write([evaluations.write(tmp_path / "two", {"Other": 20}, strips=1)], out)
-    assert sorted(path.name for path in (out / "figures").glob("strip*")) == ["strip-other-01.png"]
+    assert {path.name.split(".")[0][:14] for path in (out / "figures").glob("strip*")} == {"strip-other-01"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "report", "two"]
 
 
