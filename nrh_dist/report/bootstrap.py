@@ -48,6 +48,8 @@ def ratios(photos: np.ndarray, above: np.ndarray, below: np.ndarray) -> list[Est
 
     ``photos`` are N numbers from 0, ``above`` and ``below`` N x K. A ratio is NaN where sum(below) is 0.
     """
+    if not above.shape[1]:
+        return []
     known = ~np.isnan(above) & ~np.isnan(below)
     total = int(photos.max()) + 1 if len(photos) else 0
     tops, bottoms, counts = (

@@ -83,7 +83,7 @@ def ranked(values: np.ndarray, parts: int) -> Groups:
     edges = np.unique(np.quantile(known, np.linspace(0, 1, parts + 1)))
     if len(edges) == 1:
         edges = np.repeat(edges, 2)
-    labels = [f"{low:.2f}–{high:.2f}" for low, high in pairwise(edges)]
+    labels = [f"{low:.3f}–{high:.3f}" for low, high in pairwise(edges)]
     return Groups(labels, _between(values, tuple(edges)))
 
 

@@ -1,6 +1,5 @@
 """The numbers of the tables: against brute force, against laws, and against the paper's own consistency."""
 
-import csv
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from nrh_dist.errors import UserError
-from nrh_dist.report import against, paper, statistics, table_files, tables
+from nrh_dist.report import paper, statistics, tables
 from nrh_dist.report.collect import read
 from nrh_dist.report.sections import Section, sections
 
@@ -147,58 +146,3 @@ def test_table_3_shows_bins_beyond_the_papers(section: Section) -> None:
 def test_subsets_split_the_mean(section: Section) -> None:
     row = next(row for row in tables.subsets(section).rows if row.model == "ptc_dih")
     assert (60 * row.values[0] + 20 * row.values[2]) / 80 == pytest.approx(section.results[2].mse.mean())
-
-
-def test_csv_holds_what_the_table_holds(section: Section, tmp_path: Path) -> None:
-    table = tables.table_2(section)
-    table_files.write_csv(table, tmp_path / "t.csv")
-    with (tmp_path / "t.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["model"] for row in rows] == [row.model for row in table.rows]
-    assert float(rows[1]["mse"]) == pytest.approx(table.rows[1].values[0], abs=1e-6)
-    assert rows[0]["worse_percent"] == ""
-
-
-def test_against_finds_what_moved(tmp_path: Path) -> None:
-    now = read(evaluations.write(tmp_path / "now", leaves={"ptc_dih": 0.5}))
-    before = read(evaluations.write(tmp_path / "before", leaves={"ptc_dih": 0.9}))
-    pairs, left_out = against.pairs([now], before)
-    assert left_out == 0
-    rows = {row.model: row.values for row in against.by_model(pairs, left_out).rows}
-    assert rows["dih_m"][3:] == [0, 0, 0]
-    assert rows["ptc_dih"][2] == pytest.approx(now.results[2].mse.mean())
-    assert rows["ptc_dih"][3] < -30
-    assert rows["ptc_dih"][4] > 50
-    assert len(against.by_image(pairs).rows) == 80
-    moved = against.by_image(pairs, 5).rows
-    assert len(moved) == 5
-    assert moved[0].values[2] == min(pair.now - pair.before for pair in pairs)
-
-
-def test_against_leaves_out_images_whose_input_differs(tmp_path: Path) -> None:
-    now = read(evaluations.write(tmp_path / "now"))
-    other = evaluations.write(tmp_path / "before")
-    rows = evaluations.read_rows(other)
-    for row in rows:
-        if row[3] == "c3_3_1":
-            row[9] = "1.000000"
-    evaluations.write_rows(other, rows)
-    pairs, left_out = against.pairs([now], read(other))
-    assert (len(pairs), left_out) == (78, 2)
-
-
-def test_against_keeps_the_true_masks_of_two_stage_apart(tmp_path: Path) -> None:
-    now = read(evaluations.write(tmp_path / "now", models=("dih_m", "two_stage"), strips=0))
-    before = read(evaluations.write(tmp_path / "before", models=("dih_m",), strips=0))
-    pairs, _ = against.pairs([now], before)
-    assert {pair.model for pair in pairs} == {"dih_m"}
-    assert all(pair.now == pair.before for pair in pairs)
-    pairs, _ = against.pairs([now], now)
-    assert [row.label for row in against.by_model(pairs, 0).rows] == ["DIH-M", "DIH-M, true masks", "Two-stage"]
-
-
-def test_against_needs_the_same_size(tmp_path: Path) -> None:
-    now = read(evaluations.write(tmp_path / "now", size=64))
-    before = read(evaluations.write(tmp_path / "before", size=128))
-    with pytest.raises(UserError, match="128 px"):
-        against.pairs([now], before)
