@@ -165,11 +165,14 @@ def evaluate_verb(
     actors: Annotated[int, typer.Option(min=1, help="Scoring actors; the files do not depend on it")] = 1,
     annotations: Annotated[Path | None, typer.Option(help="COCO instances JSON, where --data are its photos")] = None,
     thresholds: Annotated[Path | None, typer.Option(help="Detectors: CSV of human thresholds")] = None,
+    psnr_peaks: Annotated[
+        bool, typer.Option("--psnr-peaks", help="Columns with PSNR by the conventions of DoveNet and iSSAM, too")
+    ] = False,
 ) -> None:
-    """Score harmonisers, or detectors, on a data folder with a pool of actors."""
-    from nrh_dist.launch.evaluate import evaluate
+    """Score harmonisers, or detectors, on a data folder with a pool of actors; the same command continues."""
+    from nrh_dist.launch.evaluate import Options, evaluate
 
-    evaluate(checkpoints, data, split, actors, out, say, annotations, thresholds)
+    evaluate(checkpoints, data, out, Options(split, actors, annotations, thresholds, psnr_peaks), say)
 
 
 @app.command(epilog="Example: nrh best runs evaluation --metric mse --pareto --export chosen")
@@ -243,6 +246,25 @@ def report_verb(
     say(f"open {write(evaluations, out, against)}")
 
 
+@app.command("leaderboard", epilog="Example: nrh leaderboard reports --add evaluation --name gated-64")
+def leaderboard_verb(
+    folder: Annotated[Path, typer.Argument(help="Folder of the reports: results/*.json and studies (*.md)")],
+    add: Annotated[Path | None, typer.Option(help="Evaluation of harmonisers to keep as a result first")] = None,
+    name: Annotated[str | None, typer.Option(help="--add: name of the result; default: the evaluation's")] = None,
+    note: Annotated[str, typer.Option(help="--add: what a reader must know of the data or the training")] = "",
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 if it is not up to date")] = False,
+) -> None:
+    """Write README.md of a folder of reports: ours beside what was published, and an index of the studies."""
+    from nrh_dist.workflows import leaderboard
+
+    if add and check:
+        raise UserError("--add writes and --check does not: give one of them")
+    if add:
+        say(f"wrote {leaderboard.add(folder, add, name, note)}")
+    page = leaderboard.refresh(folder, check)
+    say(f"{page} is up to date" if check else f"wrote {page}")
+
+
 @app.command(epilog="Example: nrh bench loader --data iharmony4")
 def bench(
     name: Annotated[str | None, typer.Argument(help="What to measure, or all; without it, a list")] = None,
@@ -267,7 +289,7 @@ def main(arguments: list[str] | None = None) -> None:
     except typer.TyperException as error:
         _stop(error.format_message())
     except (KeyboardInterrupt, typer.Abort):
-        _stop("interrupted: the same command goes on where it stopped (nrh tune: with --resume; nrh evaluate: anew)")
+        _stop("interrupted: the same command goes on where it stopped (nrh tune: with --resume)")
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -43,6 +43,18 @@ class Curves(NamedTuple):
     iou: np.ndarray
     soft_f1: np.ndarray
 
+    def flat(self) -> np.ndarray:
+        """All values in a row: 4 T K."""
+        return np.concatenate([self.probability, self.iou[..., None], self.soft_f1[..., None]], axis=-1).ravel()
+
+
+def curves_in(row: np.ndarray, found: Sequence[Entry]) -> list[Curves]:
+    """Each detector's curves, from the row that ``Curves.flat`` of all of them makes."""
+    counts = [len(transforms_of(entry)) for entry in found]
+    parts = np.split(row, np.cumsum(counts)[:-1] * len(OFFSETS) * 4)
+    values = [part.reshape(count, len(OFFSETS), 4) for part, count in zip(parts, counts, strict=True)]
+    return [Curves(one[..., :2], one[..., 2], one[..., 3]) for one in values]
+
 
 def is_detector(word: str) -> bool:
     """Whether ``word`` means a checkpoint of the detector's pre-training. ``UserError`` where it means none at all."""
@@ -131,9 +143,10 @@ class DetectorScorer:
         self.detectors = [(entry, trained_model(_path(entry))[0].to(device), transforms_of(entry)) for entry in entries]
 
     @torch.no_grad()
-    def score(self, rows: np.ndarray) -> list[list[Curves]]:
-        """For each row, the curves of each detector."""
-        return [self._scan(gather(self.pack, np.array([row]), self.device)) for row in rows]
+    def score(self, rows: np.ndarray) -> np.ndarray:
+        """For each row, the ``flat`` curves of each detector, one behind the other."""
+        scanned = (self._scan(gather(self.pack, np.array([row]), self.device)) for row in rows)
+        return np.stack([np.concatenate([curves.flat() for curves in image]) for image in scanned])
 
     @torch.no_grad()
     def render(self, row: int) -> dict[str, Any]:

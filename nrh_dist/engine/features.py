@@ -65,7 +65,7 @@ def cached(model: nn.Module, config: Config, pack: Pack, place: Place, say: Say,
     rows = pack.rows("train")
     size = feature_size(pack.size)
     shape = (len(rows), FEATURE_CHANNELS, size, size)
-    weights = _digest_of_weights(encoder)
+    weights = digest_of(encoder)
 
     def of(source: str) -> np.ndarray:
         key = [SCHEMA, weights, config.model.width, config.model.batchnorm_eps, pack.digest, place.device.type, source]
@@ -258,7 +258,8 @@ def _encoder(model: nn.Module) -> Encoder:
     return encoder
 
 
-def _digest_of_weights(encoder: Encoder) -> str:
+def digest_of(encoder: nn.Module) -> str:
+    """The SHA-256 of an encoder's weights and statistics."""
     digest = hashlib.sha256()
     for name, value in encoder.state_dict().items():
         digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())

@@ -1,6 +1,6 @@
-"""Scoring: checkpoints and pack rows in, one row of numbers an image and checkpoint out."""
+"""Scoring: checkpoints and pack rows in, numbers of each image and checkpoint out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,8 @@ from nrh_dist.data.feed import Batch, gather
 from nrh_dist.data.pack import Pack, open_pack
 from nrh_dist.engine import checkpoint, select
 from nrh_dist.engine.assemble import trained_model
+from nrh_dist.engine.features import digest_of
+from nrh_dist.engine.measures import Measures
 from nrh_dist.errors import UserError
 from nrh_dist.models import Prediction
 from nrh_dist.models.two_stage import TwoStage
@@ -22,19 +24,6 @@ Predict = Callable[[Tensor, Tensor], Prediction]
 
 TWO_STAGE, MASKED = "two_stage", "dih_m"
 TRUE_MASKS = "-true-masks"  # how the run of C_s ends; before it stands the run of C_p
-COLUMNS = (
-    "dataset",
-    "model",
-    "run",
-    "name",
-    "mse",
-    "psnr",
-    "fmse",
-    "lpips",
-    "area_fraction",
-    "identity_mse",
-    "identity_psnr",
-)
 
 
 class Entry(NamedTuple):
@@ -90,71 +79,74 @@ def pairs(found: Sequence[Entry]) -> list[tuple[str, str]]:
 class Scorer:
     """Models and pack, loaded once; scores any rows of the pack.
 
-    One thread and fixed batches: the numbers do not depend on how the rows are spread over processes.
+    One thread and fixed batches: the numbers do not depend on how the rows are spread over processes. An encoder that
+    several models have in common, as those that were trained with a frozen one, runs once a batch.
     """
 
-    def __init__(self, pack: Path, entries: Sequence[Entry], lpips: bool, device: torch.device) -> None:
+    def __init__(self, pack: Path, entries: Sequence[Entry], lpips: bool, peaks: bool, device: torch.device) -> None:
         be_deterministic(device)
         self.pack: Pack = open_pack(pack)
-        self.entries, self.device = list(entries), device
+        self.entries, self.device, self.peaks = list(entries), device, peaks
         paths = dict.fromkeys(entry.path for entry in entries if entry.path)
-        models = {path: trained_model(path)[0].to(device) for path in paths}
+        loaded = {path: trained_model(path) for path in paths}
+        _share_encoders(loaded.values())
+        models = {path: model.to(device) for path, (model, _) in loaded.items()}
         self.predict = [_predictor(entry, models[entry.path]) if entry.path else None for entry in entries]
         self.perceptual = Perceptual().to(device) if lpips else None
 
     @torch.no_grad()
-    def score(self, rows: np.ndarray) -> list[list[dict[str, Any]]]:
-        """For each entry, one row of ``COLUMNS`` for each of the pack's ``rows``; empty cells are None."""
+    def score(self, rows: np.ndarray) -> np.ndarray:
+        """``measures.names`` of each entry, one entry after the other, for one batch of rows: N x (E K) float64."""
         batch = gather(self.pack, rows, self.device)
-        real_features = self.perceptual.features(batch.real) if self.perceptual else []
-        identity = metrics.mse(batch.composite, batch.real)
-        scored = []
-        for entry, output in zip(self.entries, self._outputs(batch), strict=True):
-            mse = metrics.mse(output, batch.real)
-            values = {
-                "mse": mse,
-                "psnr": metrics.psnr_from_mse(mse),
-                "fmse": metrics.fmse(output, batch.real, batch.mask),
-                "identity_mse": identity,
-                "identity_psnr": metrics.psnr_from_mse(identity),
-            }
-            if self.perceptual:
-                values["lpips"] = self.perceptual.distance_to(output, real_features)
-            scored.append(self._rows(entry, rows, values))
-        return scored
+        measured = Measures(batch, self.perceptual, self.peaks)
+        return np.concatenate([measured.of(one).numpy() for one in self._predictions(batch)], axis=1)
 
     @torch.no_grad()
     def render(self, row: int) -> dict[str, np.ndarray]:
-        """Pictures of one pack row, uint8: each entry's output by its run, its detector mask as ``run-mask``."""
+        """Pictures of one pack row, uint8: each entry's output by its run, its detector mask as ``run-mask``.
+
+        A mask is HW, or HW3 where it has two classes: red for a negative shift, green for a positive one.
+        """
         batch = gather(self.pack, np.array([row]), self.device)
         pictures = {}
-        for entry, predict in zip(self.entries, self.predict, strict=True):
-            if predict is None:
+        for entry, prediction in zip(self.entries, self._predictions(batch), strict=True):
+            if entry.path is None:
                 continue
-            prediction = predict(batch.composite, batch.mask)
             pictures[entry.run] = picture(metrics.to_255(prediction.image)[0])
-            if prediction.mask is not None:
+            if prediction.signs is not None:
+                signs = torch.cat([prediction.signs[0], torch.zeros_like(prediction.signs[0, :1])])
+                pictures[f"{entry.run}-mask"] = picture(signs * 255)
+            elif prediction.mask is not None:
                 pictures[f"{entry.run}-mask"] = picture(prediction.mask[0] * 255)
         return pictures
 
-    def _outputs(self, batch: Batch) -> list[Tensor]:
-        return [predict(batch.composite, batch.mask).image if predict else batch.composite for predict in self.predict]
+    def _predictions(self, batch: Batch) -> Iterator[Prediction]:
+        for predict in self.predict:
+            yield predict(batch.composite, batch.mask) if predict else Prediction(batch.composite, None, None)
 
-    def _rows(self, entry: Entry, rows: np.ndarray, values: dict[str, Tensor]) -> list[dict[str, Any]]:
-        pack = self.pack
-        numbers = {name: value.double().cpu().tolist() for name, value in values.items()}
-        return [
-            {
-                "dataset": pack.datasets[row],
-                "model": entry.model,
-                "run": entry.run,
-                "name": pack.names[row],
-                "area_fraction": float(pack.area_fractions[row]),
-                "lpips": None,
-                **{name: _cell(column[position]) for name, column in numbers.items()},
-            }
-            for position, row in enumerate(rows)
-        ]
+
+class _Shared(nn.Module):
+    """An encoder in the place of several equal ones: it remembers what it made of the last batch."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, image: Tensor) -> Tensor:
+        if self._last is None or self._last[0] is not image:
+            self._last = image, self.encoder(image)
+        return self._last[1]
+
+
+def _share_encoders(loaded: Iterable[tuple[nn.Module, dict[str, Any]]]) -> None:
+    """Let detectors with the same encoder, to the bit, use one."""
+    shared: dict[tuple[str, float], _Shared] = {}
+    for model, meta in loaded:
+        detector: Any = getattr(model, "detector", None)
+        if detector is not None:
+            key = digest_of(detector.encoder), meta["model"]["batchnorm_eps"]
+            detector.encoder = shared.setdefault(key, _Shared(detector.encoder))
 
 
 def _predictor(entry: Entry, model: nn.Module) -> Predict:
@@ -162,11 +154,6 @@ def _predictor(entry: Entry, model: nn.Module) -> Predict:
         assert isinstance(model, TwoStage)
         return model.with_true_mask
     return model
-
-
-def _cell(value: float) -> float | None:
-    """None for what is not available; an infinite or undefined metric is an empty cell, counted in the summary."""
-    return value if np.isfinite(value) else None
 
 
 def be_deterministic(device: torch.device) -> None:

@@ -17,14 +17,16 @@ from nrh_dist.data import thresholds
 from nrh_dist.data.pack import RESIZE, Pack, distinct_objects
 from nrh_dist.engine import agreement, detection, results
 from nrh_dist.engine.detection import OFFSETS, PICTURED, Curves, DetectorScorer
+from nrh_dist.engine.examples import spread
 from nrh_dist.engine.files import write_json
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.score import Entry
+from nrh_dist.engine.shards import Shards
 from nrh_dist.errors import UserError
 from nrh_dist.launch import scoring
 from nrh_dist.launch.pool import Pool
 
-CHUNK = 4  # images in one work item; each is 101 shifted copies
+BATCH = 4  # images at a time; each is 101 shifted copies
 STRIPS = 6
 RULE = "the images nearest to {count} evenly spaced ranks of the object's area, from smallest to largest"
 THRESHOLD_COLUMNS = (
@@ -83,12 +85,14 @@ def score(
     """
     constant = agreement.constant_of(human[_training_rows(pack, rows)])
     say(f"scanning {len(found)} detector(s) over {len(rows)} photos at {pack.size} px with {actors} actor(s)")
+    width = sum(len(detection.transforms_of(entry)) for entry in found) * len(OFFSETS) * 4
+    shards = Shards(folder, scoring.header(found, pack, rows), len(rows), width, BATCH)
     with scoring.open_pool(DetectorScorer, pack, found, actors, say) as pool:
-        chunks = scoring.score_in_chunks(pool, rows, CHUNK, say)
-        curves = [image for chunk in chunks for image in chunk]
+        scoring.fill(shards, pool, rows, actors, say)
+        curves = [detection.curves_in(row, found) for row in shards.read(slice(None))]
         per_image = _per_image(found, pack, rows, human, curves)
-        areas = pack.area_fractions[rows].tolist()
-        chosen = scoring.spread(rows, areas, pack.names, STRIPS)
+        names = [pack.names[row] for row in rows]
+        chosen = [int(rows[place]) for place in spread(pack.area_fractions[rows], names, STRIPS)]
         _write_strips(pool, folder / "strips", pack, found, chosen, per_image)
     scoring.write_csv(folder / "thresholds.csv", THRESHOLD_COLUMNS, per_image)
     by_detector = [[image[number] for image in curves] for number in range(len(found))]

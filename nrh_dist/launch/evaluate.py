@@ -1,82 +1,89 @@
-"""``nrh evaluate``: checkpoints scored on a data folder by a pool of actors."""
+"""``nrh evaluate``: checkpoints scored on a data folder by a pool of actors.
 
-from collections.abc import Sequence
+<out>/per_image.csv      one row an image and model: ``measures.PROTOCOL`` says what each number is
+<out>/summary.json       means, medians, counts and shares by data set, model and size bin; the protocol
+<out>/strips/            pictures of images chosen by rule, with strips.json
+<out>/provenance.json    command, code, machine and cost: what does not shape a number
+
+The first three are the same bytes for any number of actors.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+import torch
 
 from nrh_dist import perceptual
+from nrh_dist.data import coco_exp
 from nrh_dist.data.layouts import Source
 from nrh_dist.data.pack import RESIZE, Pack
-from nrh_dist.engine import detection, results, score, summary
+from nrh_dist.engine import detection, measures, provenance, results, score, summary
 from nrh_dist.engine.files import write_json
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.score import Entry, Scorer
+from nrh_dist.engine.shards import Shards
+from nrh_dist.engine.summary import Images, Scores
 from nrh_dist.errors import UserError
-from nrh_dist.launch import detectors, scoring, session
-from nrh_dist.launch.pool import Pool
+from nrh_dist.launch import detectors, scoring, session, strips
 
-CHUNK = 16  # images in one work item and one batch, so that no number depends on how many actors there are
-STRIPS = 6
-RULE = "the images nearest to {count} evenly spaced ranks of the identity MSE, from lowest to highest"
-PROTOCOL = {
-    "mse": "0..255 scale, prediction clamped, not rounded; all pixels and channels; per image, then mean over images",
-    "psnr": "peak 255, capped at 100 dB; per image, then mean over images",
-    "fmse": "squared error over pixels with mask >= 128, divided by 3 x their number; empty masks left out",
-    "lpips": "package lpips, AlexNet, inputs in [-1, 1]",
-    "worse": f"output MSE - input MSE > {summary.WORSE}",
-    "worse1": f"output MSE - input MSE > {summary.WORSE1:g}",
-    "size_bin": "floor(10 x area fraction) of the full-size mask (>= 128)",
-    "identity": "doing nothing: output = input",
-}
+BATCH = 16  # images at a time: fixed, so that no number depends on how many actors there are
+FIRST = ("dataset", "model", "run", "name", "mse", "psnr", "fmse", "lpips", "area_fraction")
+FACTS = ("category", "shift_stops")  # of COCO-Exp, from the set's manifest.csv
 
 
-def evaluate(
-    words: Sequence[str],
-    data: Path,
-    split: str,
-    actors: int,
-    out: Path,
-    say: Say,
-    annotations: Path | None = None,
-    thresholds: Path | None = None,
-) -> Path:
-    """Score the checkpoints that ``words`` mean on the ``split`` list of ``data``; returns ``out``.
+class Options(NamedTuple):
+    """What an evaluation is asked for beside checkpoints and data."""
 
-    Harmonisers are scored beside doing nothing: per_image.csv, strips/ and summary.json. Detectors, by themselves, are
-    held against the human ``thresholds``: thresholds.csv, offsets.csv, strips/ and summary.json. The files are the same
-    for any number of actors. They appear under ``out`` together, when all are done. An earlier evaluation there is
-    replaced. A file of COCO ``annotations`` is one split: all of it is scored.
+    split: str = "test"
+    actors: int = 1
+    annotations: Path | None = None  # COCO instances JSON: all of it is scored
+    thresholds: Path | None = None  # of people, for detectors
+    peaks: bool = False  # PSNR by the conventions of others, too
+
+
+def evaluate(words: Sequence[str], data: Path, out: Path, options: Options, say: Say) -> Path:
+    """Score the checkpoints that ``words`` mean on a list of ``data``; returns ``out``.
+
+    Harmonisers are scored beside doing nothing. Detectors, by themselves, are held against human thresholds:
+    ``detectors`` says in which files. The files appear under ``out`` together, when all are done; what a killed
+    evaluation had scored is not scored again. An earlier evaluation there is replaced.
     """
     is_of_detectors = any(detection.is_detector(word) for word in words)
     found = detection.entries(words) if is_of_detectors else score.entries(words)
-    if thresholds and not is_of_detectors:
-        raise UserError(f"--thresholds {thresholds} is for detectors; none of {', '.join(words)} is one")
+    if options.thresholds and not is_of_detectors:
+        raise UserError(f"--thresholds {options.thresholds} is for detectors; none of {', '.join(words)} is one")
+    if options.peaks and is_of_detectors:
+        raise UserError(f"--psnr-peaks is for harmonisers; {', '.join(words)} are detectors: leave it out")
     if session.is_local():
-        scoring.require_actors(actors, say)
-    pack = scoring.open_data(Source(data, annotations), found, say)
-    rows = np.arange(len(pack)) if annotations else pack.rows(split)
+        scoring.require_actors(options.actors, say)
+    pack = scoring.open_data(Source(data, options.annotations), found, say)
+    rows = np.arange(len(pack)) if options.annotations else pack.rows(options.split)
     if not len(rows):
-        raise UserError(f"the {split} list of {data} is empty: nothing to score; see --split")
+        raise UserError(f"the {options.split} list of {data} is empty: nothing to score; see --split")
     if is_of_detectors:
-        rows, human = detectors.with_objects(pack, rows), detectors.human_thresholds(thresholds, pack)
+        rows, human = detectors.with_objects(pack, rows), detectors.human_thresholds(options.thresholds, pack)
+    started, start = provenance.now(), time.monotonic()
     with scoring.staged(out) as folder:
         session.connect(say)
-        scoring.require_actors(actors, say)
+        scoring.require_actors(options.actors, say)
         about = {
             "schema": 1,
             "size": pack.size,
             "data": str(data),
-            "split": annotations.stem if annotations else split,
+            "split": options.annotations.stem if options.annotations else options.split,
             "pack": pack.digest,
             "checkpoints": [scoring.described(entry) for entry in found if entry.path],
         }
         if is_of_detectors:
-            lines = detectors.score(found, pack, rows, human, actors, about, folder, say)
+            lines = detectors.score(found, pack, rows, human, options.actors, about, folder, say)
         else:
-            lines = _score(found, pack, rows, actors, about, folder, say)
+            lines = _score(found, pack, rows, _facts(data, pack, rows), options, about, folder, say)
+        cost = {"started": started, "seconds": time.monotonic() - start, "images": len(rows)}
+        write_json(folder / "provenance.json", _provenance(found, options.actors, cost))
     for line in lines:
         say(line)
     say(f"wrote {out}")
@@ -84,7 +91,14 @@ def evaluate(
 
 
 def _score(
-    found: list[Entry], pack: Pack, rows: np.ndarray, actors: int, about: dict[str, Any], folder: Path, say: Say
+    found: list[Entry],
+    pack: Pack,
+    rows: np.ndarray,
+    facts: dict[str, list[Any]],
+    options: Options,
+    about: dict[str, Any],
+    folder: Path,
+    say: Say,
 ) -> list[str]:
     """Score harmonisers into ``folder``; returns the lines that sum it up."""
     if not pack.has_composites:
@@ -92,48 +106,79 @@ def _score(
     missing = perceptual.missing()
     if missing:
         say(f"the LPIPS column stays empty: {missing}")
-    say(f"scoring {len(found)} models on {len(rows)} images at {pack.size} px with {actors} actor(s)")
-    with scoring.open_pool(Scorer, pack, found, actors, say, missing is None) as pool:
-        chunks = scoring.score_in_chunks(pool, rows, CHUNK, say)
-        per_image = [row for number in range(len(found)) for chunk in chunks for row in chunk[number]]
-        identity = [row["identity_mse"] for row in per_image[: len(rows)]]
-        _write_strips(pool, folder / "strips", pack, found, scoring.spread(rows, identity, pack.names, STRIPS))
-    scoring.write_csv(folder / "per_image.csv", score.COLUMNS, per_image)
+    say(f"scoring {len(found)} models on {len(rows):,} images at {pack.size} px with {options.actors} actor(s)")
+    names = measures.names(options.peaks)
+    header = scoring.header(found, pack, rows, lpips=missing is None, columns=names)
+    shards = Shards(folder, header, len(rows), len(found) * len(names), BATCH)
+    with scoring.open_pool(Scorer, pack, found, options.actors, say, missing is None, options.peaks) as pool:
+        scoring.fill(shards, pool, rows, options.actors, say)
+        scores = [_scores(entry, shards, number, names) for number, entry in enumerate(found)]
+        strips.write(pool, folder / "strips", pack, rows, found, scores)
+    columns = [*(name for name in (*FIRST, *names) if name not in measures.PEAKS), *FACTS, *names]
+    scoring.write_csv(folder / "per_image.csv", list(dict.fromkeys(columns)), _per_image(pack, rows, facts, scores))
+    images = Images(np.array([pack.datasets[row] for row in rows]), pack.area_fractions[rows])
     content = {
         **about,
-        "protocol": {**PROTOCOL, "resize": RESIZE},
+        "protocol": {**{name: measures.PROTOCOL[name] for name in names}, **summary.PROTOCOL, "resize": RESIZE},
         "lpips": missing,
         "datasets": scoring.counts_by_dataset(pack, rows),
-        "models": summary.summarise(per_image),
-        "differences": summary.differences(per_image, score.pairs(found)),
+        "models": summary.summarise(images, scores),
+        "differences": summary.differences(images, scores, score.pairs(found)),
     }
     write_json(folder / "summary.json", content)
     return results.lines(content)
 
 
-def _write_strips(pool: Pool, folder: Path, pack: Pack, found: list[Entry], rows: list[int]) -> None:
-    """The pictures that the report draws, chosen by ``RULE``."""
-    folder.mkdir()
-    strips: dict[int, dict[str, Any]] = {}
+def _scores(entry: Entry, shards: Shards, number: int, names: Sequence[str]) -> Scores:
+    """What was measured of one entry; a value that is not finite is not there."""
+    columns = {name: shards.column(number * len(names) + place) for place, name in enumerate(names)}
+    return Scores(entry.run, entry.model, {key: np.where(np.isfinite(v), v, np.nan) for key, v in columns.items()})
 
-    def done(index: int, pictures: dict[str, np.ndarray]) -> None:
-        row = rows[index]
-        known = {"composite": pack.composites[row], "real": pack.reals[row], "mask": pack.masks[row]}
-        names = {}
-        for name, array in {**known, **pictures}.items():
-            names[name] = f"{index + 1:04d}-{name}.png"
-            Image.fromarray(np.asarray(array)).save(folder / names[name])
-        runs = [entry.run for entry in found if entry.path]
-        strips[index] = {
-            "dataset": pack.datasets[row],
-            "name": pack.names[row],
-            "images": {
-                **{name: names[name] for name in known},
-                "outputs": {run: names[run] for run in runs},
-                "masks": {run: names[f"{run}-mask"] for run in runs if f"{run}-mask" in names},
-            },
-        }
 
-    pool.map([("render", row) for row in rows], done)
-    ordered = [strips[index] for index in sorted(strips)]
-    write_json(folder / "strips.json", {"schema": 1, "rule": RULE.format(count=len(rows)), "strips": ordered})
+def _facts(data: Path, pack: Pack, rows: np.ndarray) -> dict[str, list[Any]]:
+    """What the manifest of a COCO-Exp set says of each of its composites: ``FACTS``, None where it says nothing."""
+    manifest: list[dict[str, str]] = []
+    if coco_exp.SUBSET in pack.datasets:
+        with suppress(UserError):  # of another program: it is no condition for an evaluation
+            manifest = coco_exp.read_manifest(data)
+    known = {row["composite"].rpartition(".")[0]: row for row in manifest}
+    own = [known.get(pack.names[row], {}) if pack.datasets[row] == coco_exp.SUBSET else {} for row in rows]
+    stops = [float(one["shift_stops"]) if one else None for one in own]
+    return {"category": [one.get("category") for one in own], "shift_stops": stops}
+
+
+def _per_image(
+    pack: Pack, rows: np.ndarray, facts: dict[str, list[Any]], scores: Sequence[Scores]
+) -> Iterator[dict[str, Any]]:
+    for one in scores:
+        for place, row in enumerate(rows):
+            yield {
+                "dataset": pack.datasets[row],
+                "model": one.model,
+                "run": one.run,
+                "name": pack.names[row],
+                "area_fraction": float(pack.area_fractions[row]),
+                **{name: float(column[place]) for name, column in one.values.items()},
+                **{name: values[place] for name, values in facts.items()},
+            }
+
+
+def _provenance(found: Sequence[Entry], actors: int, cost: dict[str, Any]) -> dict[str, Any]:
+    gpus = int(session.resources().get("GPU", 0))
+    hours = cost["seconds"] / provenance.HOUR
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "GPU" if gpus else "CPU"
+    training = {entry.run: provenance.training_cost(entry.path) for entry in found if entry.path}
+    return {
+        "schema": 1,
+        "command": provenance.command(),
+        **provenance.code(),
+        **cost,
+        "images_per_s": cost["images"] / cost["seconds"],
+        "actors": actors,
+        "device": device,
+        "gpus": gpus,
+        "gpu_hours": hours * min(actors, gpus),
+        "cpu_hours": hours * actors,
+        "environment": provenance.environment(),
+        "training": {run: one for run, one in training.items() if one},
+    }

@@ -2,10 +2,11 @@
 when all is done."""
 
 import csv
+import hashlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,19 @@ import numpy as np
 
 from nrh_dist.data.layouts import Source
 from nrh_dist.data.pack import Pack, cached_pack, open_source
-from nrh_dist.engine import checkpoint
+from nrh_dist.engine import checkpoint, provenance, shards
 from nrh_dist.engine.dist import own_device
 from nrh_dist.engine.lock import locked
 from nrh_dist.engine.progress import Progress, Say
 from nrh_dist.engine.score import Entry
+from nrh_dist.engine.shards import Shards
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session
 from nrh_dist.launch.pool import Pool
 
 DEFAULT_SIZE = 256
+MOST_BATCHES = 8  # in an item of work
+ITEMS = 16  # an actor should get at least, so that the last ones end together
 
 
 class ScoringActor:
@@ -33,9 +37,11 @@ class ScoringActor:
         self._scorer = scorer(*arguments, own_device())
 
     def work(self, item: tuple[str, Any]) -> Any:
-        """Score a chunk of rows, or render one."""
+        """Score batches of rows, one below the other, or render one row."""
         verb, rows = item
-        return self._scorer.score(rows) if verb == "score" else self._scorer.render(rows)
+        if verb == "render":
+            return self._scorer.render(rows)
+        return np.concatenate([self._scorer.score(batch) for batch in rows])
 
 
 def open_data(source: Source, found: Sequence[Entry], say: Say) -> Pack:
@@ -69,50 +75,78 @@ def gpu_share(actors: int, gpus: int) -> float:
     return 1 / math.ceil(actors / gpus) if gpus else 0.0
 
 
-def score_in_chunks(pool: Pool, rows: np.ndarray, chunk: int, say: Say) -> list[Any]:
-    """What the actors answer for each ``chunk`` of rows, in the order of the rows whatever actor was faster."""
-    chunks = [rows[start : start + chunk] for start in range(0, len(rows), chunk)]
-    scored: dict[int, Any] = {}
-    progress = Progress(len(rows), say)
+def header(found: Sequence[Entry], pack: Pack, rows: np.ndarray, **more: Any) -> dict[str, Any]:
+    """What decides every number of an evaluation: numbers of another header are not continued."""
+    return {
+        "pack": pack.digest,
+        "places": hashlib.sha256(rows.astype(np.int64).tobytes()).hexdigest(),
+        "entries": [[entry.run, entry.path and checkpoint.digest(entry.path), entry.true_masks] for entry in found],
+        "gpu": bool(session.resources().get("GPU", 0)),
+        "code": provenance.source_digest(),
+        **provenance.environment(),
+        **more,
+    }
 
-    def done(index: int, result: Any) -> None:
-        scored[index] = result
-        progress.add(len(chunks[index]), "scored")
 
-    pool.map([("score", chunk) for chunk in chunks], done)
-    return [scored[index] for index in range(len(chunks))]
+def fill(found: Shards, pool: Pool, rows: np.ndarray, actors: int, say: Say) -> None:
+    """Score what is missing of ``found``, a chunk of which is a batch; what is there already is said.
+
+    An item of work is several batches, so that a fast device does not wait for the next one, but few enough for all
+    actors to end at about the same time.
+    """
+    missing = found.missing()
+    left = sum(len(rows[found.rows_of(number)]) for number in missing)
+    if left < len(rows):
+        say(f"continuing: {len(rows) - left:,} of {len(rows):,} images are scored already")
+    length = min(MOST_BATCHES, max(1, len(missing) // (ITEMS * actors)))
+    items = [missing[start : start + length] for start in range(0, len(missing), length)]
+    progress = Progress(left, say)
+
+    def done(index: int, values: np.ndarray) -> None:
+        found.write(items[index], values)
+        progress.add(len(values), "scored")
+
+    pool.map([("score", [rows[found.rows_of(number)] for number in item]) for item in items], done)
 
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
-    """A temporary folder beside ``out`` that takes its name when all is written; refuses what is no evaluation."""
+    """A temporary folder beside ``out`` that takes its name when all is written; refuses what is no evaluation.
+
+    What was scored stays in it when the block fails or the process dies, and the next attempt goes on from there.
+    """
     if out.exists() and not (out / "summary.json").exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is no evaluation: choose another --out")
     partial = out.with_name(f".{out.name}.partial")
     with locked(partial):
-        for old in partial.iterdir():
-            if old.name != ".lock":
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        _clear(partial)
         try:
             yield partial
+        except OSError as error:
+            raise UserError(
+                f"cannot write {out}: {error.strerror or error}; mend that and give the same command again"
+            ) from None
         except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+            _clear(partial)
+            if not shards.is_begun(partial):
+                shutil.rmtree(partial, ignore_errors=True)
             raise
+        shards.remove(partial)
         (partial / ".lock").unlink()
         if out.exists():
             shutil.rmtree(out)
         os.replace(partial, out)
 
 
-def spread(rows: np.ndarray, values: Sequence[float], names: Sequence[str], count: int) -> list[int]:
-    """``count`` of the rows, nearest to evenly spaced ranks of their ``values``, lowest first; ties by name."""
-    order = sorted(range(len(rows)), key=lambda position: (values[position], names[int(rows[position])]))
-    count = min(count, len(rows))
-    return [int(rows[order[int((index + 0.5) * len(rows) / count)]]) for index in range(count)]
+def _clear(partial: Path) -> None:
+    """Remove what a killed attempt had written for the final folder."""
+    for old in partial.iterdir():
+        if old.name not in {".lock", *shards.FILES}:
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows as CSV: numbers with six decimals, None an empty cell."""
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Rows as CSV: numbers with six decimals, None and nan empty cells."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
@@ -142,6 +176,6 @@ def described(entry: Entry) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> str:
-    if value is None:
+    if value is None or value != value:
         return ""
     return f"{value:.6f}" if isinstance(value, float) else str(value)

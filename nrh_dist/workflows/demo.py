@@ -17,7 +17,7 @@ from nrh_dist.engine.progress import Say, duration
 from nrh_dist.engine.run import find_pack, run
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session
-from nrh_dist.launch.evaluate import evaluate
+from nrh_dist.launch.evaluate import Options, evaluate
 from nrh_dist.launch.train import train
 from nrh_dist.report.html import write as write_report
 from nrh_dist.schema import Config
@@ -78,7 +78,7 @@ def run_demo(out: Path, say: Say) -> Path:
     ]
 
     step("evaluation of identity and the three on COCO-Exp with two actors")
-    evaluation = evaluate(list(map(str, runs)), out / "coco-exp", "test", 2, out / "evaluation", say)
+    evaluation = evaluate(list(map(str, runs)), out / "coco-exp", out / "evaluation", Options(actors=2), say)
 
     step("report")
     page = write_report([evaluation, found], out / "report", None)

@@ -2,23 +2,27 @@
 
 from typing import Any
 
+import numpy as np
+
 from nrh_dist.engine.results import lines
-from nrh_dist.engine.summary import differences, summarise
+from nrh_dist.engine.summary import Images, Scores, differences, summarise
 
 
-def row(dataset: str, model: str, run: str, mse: float | None) -> dict[str, Any]:
-    values = {"dataset": dataset, "model": model, "run": run, "name": "n", "mse": mse, "psnr": mse and 30.0}
-    return {**values, "fmse": None, "lpips": None, "area_fraction": 0.05, "identity_mse": 1200.0}
+def scores(model: str, run: str, *mse: float) -> Scores:
+    values = {"mse": mse, "psnr": [30.0] * len(mse), "identity_mse": [1200.0] * len(mse)}
+    missing = {name: [np.nan] * len(mse) for name in ("fmse", "lpips")}
+    return Scores(run, model, {name: np.array(column) for name, column in (values | missing).items()})
 
 
 def content(*datasets: str) -> dict[str, Any]:
-    rows = []
-    for dataset in datasets:
-        rows += [row(dataset, "identity", "identity", 1200.0) for _ in range(2)]
-        rows += [row(dataset, "two_stage", "two", mse) for mse in (1200.5, 1300.0)]
-        rows += [row(dataset, "dih_m", "two-true-masks", mse) for mse in (1100.0, 1302.0)]
-    pairs = [("two", "two-true-masks")]
-    return {"size": 64, "split": "test", "models": summarise(rows), "differences": differences(rows, pairs)}
+    images = Images(np.repeat(datasets, 2), np.full(2 * len(datasets), 0.05))
+    found = [
+        scores("identity", "identity", *[1200.0, 1200.0] * len(datasets)),
+        scores("two_stage", "two", *[1200.5, 1300.0] * len(datasets)),
+        scores("dih_m", "two-true-masks", *[1100.0, 1302.0] * len(datasets)),
+    ]
+    compared = differences(images, found, [("two", "two-true-masks")])
+    return {"size": 64, "split": "test", "models": summarise(images, found), "differences": compared}
 
 
 def test_one_data_set():
@@ -52,6 +56,6 @@ def test_several_data_sets_are_named_and_without_two_stage_there_is_no_table_1()
 
 
 def test_images_without_a_value_are_said():
-    rows = [row("A", "dih_nm", "mine", mse) for mse in (None, 3.0)]
-    said = lines({"size": 64, "split": "test", "models": summarise(rows), "differences": []})
+    models = summarise(Images(np.array(["A", "A"]), np.full(2, 0.05)), [scores("dih_nm", "mine", np.nan, 3.0)])
+    said = lines({"size": 64, "split": "test", "models": models, "differences": []})
     assert said[-1] == "mine: 1 images of A without a finite value, left out of its means"

@@ -9,10 +9,12 @@ import torch
 from packs import write_small_pack
 
 from nrh_dist import config
+from nrh_dist.data.feed import gather
 from nrh_dist.data.pack import Pack
-from nrh_dist.engine import score
+from nrh_dist.engine import measures, score
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.run import run
+from nrh_dist.models.ptc import Encoder
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +39,22 @@ def runs(pack, tmp_path_factory) -> dict[str, Path]:
 
 
 def scorer(pack: Pack, words: list[Path]) -> score.Scorer:
-    return score.Scorer(pack.root, score.entries(list(map(str, words))), lpips=False, device=torch.device("cpu"))
+    found = score.entries(list(map(str, words)))
+    return score.Scorer(pack.root, found, lpips=False, peaks=False, device=torch.device("cpu"))
+
+
+def scored(pack: Pack, words: list[Path]) -> np.ndarray:
+    """N x entries x measures, of the test rows."""
+    one = scorer(pack, words)
+    return one.score(pack.rows("test")).reshape(len(pack.rows("test")), len(one.entries), -1)
 
 
 def test_c_s_is_the_dih_m_whose_weights_the_two_stage_model_holds(pack, runs):
     found = scorer(pack, [runs["two_stage"], runs["dih_m"]])
-    rows = found.score(pack.rows("test"))
     assert [entry.run for entry in found.entries] == ["identity", "my-two_stage", "my-two_stage-true-masks", "my-dih_m"]
-    for c_p, c_s, dih_m in zip(*rows[1:], strict=True):
-        assert {**c_s, "run": "my-dih_m"} == dih_m  # bit for bit
-        assert abs(c_p["mse"] - c_s["mse"]) > 1e-3
+    _, c_p, c_s, dih_m = np.moveaxis(scored(pack, [runs["two_stage"], runs["dih_m"]]), 1, 0)
+    assert np.array_equal(c_s, dih_m, equal_nan=True)  # bit for bit
+    assert (np.abs(c_p - c_s)[:, measures.NAMES.index("mse")] > 1e-3).all()
 
 
 def test_c_s_takes_the_loaded_weights_of_c_p(pack, runs):
@@ -59,6 +67,34 @@ def test_strips_show_c_s_without_a_detector_mask(pack, runs):
     pictures = scorer(pack, [runs["two_stage"]]).render(int(pack.rows("test")[0]))
     assert sorted(pictures) == ["my-two_stage", "my-two_stage-mask", "my-two_stage-true-masks"]
     assert not np.array_equal(pictures["my-two_stage"], pictures["my-two_stage-true-masks"])
+
+
+def test_two_classes_are_shown_in_red_and_green(pack, runs):
+    one = scorer(pack, [runs["two_stage"]])
+    row = int(pack.rows("test")[0])
+    mask = one.render(row)["my-two_stage-mask"]
+    batch = gather(pack, np.array([row]), torch.device("cpu"))
+    prediction = one.predict[1](batch.composite, batch.mask)
+    assert mask.shape == (64, 64, 3) and not mask[..., 2].any() and mask[..., :2].any()
+    assert np.abs(mask.max(axis=2) / 255 - prediction.mask[0, 0].detach().numpy()).max() < 0.06  # classes are enlarged
+
+
+def test_an_encoder_that_models_have_in_common_runs_once_and_changes_nothing(pack, tmp_path, monkeypatch):
+    detector = train(pack, tmp_path, "ptc", "stage=thresholds", "train.batch_size=2")
+    given = f"model.detector_weights={detector}"
+    folders = [train(pack, tmp_path, name, given) for name in ("ptc_dih", "ptc_att_dih", "gated", "two_stage")]
+    counted = []
+    forward = Encoder.forward
+    monkeypatch.setattr(Encoder, "forward", lambda self, image: counted.append(1) or forward(self, image))
+    together = scored(pack, folders)
+    assert len(counted) == 1
+    alone = [scored(pack, [folder])[:, 1:] for folder in folders]
+    assert len(counted) == 5
+    assert np.array_equal(together[:, 1:], np.concatenate(alone, axis=1), equal_nan=True)  # bit for bit
+    other = train(pack, tmp_path, "ptc_dih", given, "run.name=other", "model.freeze=none", "optim.lr=0.1")
+    counted.clear()
+    scored(pack, [folders[0], other])
+    assert len(counted) == 2, "an encoder that has learned is another one"
 
 
 def test_run_names_stay_apart_and_tell_whose_masks_they_are(runs, tmp_path):

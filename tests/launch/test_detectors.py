@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluated import content
 from packs import write_tree
 from PIL import Image
 
@@ -16,7 +17,7 @@ from nrh_dist.engine.dist import Place
 from nrh_dist.engine.run import find_pack, run
 from nrh_dist.errors import UserError
 from nrh_dist.launch import detectors
-from nrh_dist.launch.evaluate import evaluate
+from nrh_dist.launch.evaluate import Options, evaluate
 from nrh_dist.report.html import write
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -70,10 +71,6 @@ def runs(photos, tmp_path_factory) -> dict[str, str]:
     return folders
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open() as file:
         return list(csv.DictReader(file))
@@ -84,12 +81,12 @@ def evaluation(runs, photos, tmp_path_factory) -> tuple[Path, list[str]]:
     said: list[str] = []
     words = [runs["detector"], runs["two-transforms"]]
     out = tmp_path_factory.mktemp("one") / "e"
-    return evaluate(words, photos, "test", 1, out, said.append, None, photos / "thresholds.csv"), said
+    return evaluate(words, photos, out, Options(thresholds=photos / "thresholds.csv"), said.append), said
 
 
 def test_two_actors_write_the_same_bytes(evaluation, runs, photos, tmp_path):
     words = [runs["detector"], runs["two-transforms"]]
-    again = evaluate(words, photos, "test", 2, tmp_path / "e", silent, None, photos / "thresholds.csv")
+    again = evaluate(words, photos, tmp_path / "e", Options(actors=2, thresholds=photos / "thresholds.csv"), silent)
     assert content(again) == content(evaluation[0])
 
 
@@ -165,7 +162,7 @@ def test_coco_photos_are_scored_whole_and_without_human_thresholds_only_the_curv
         )
     )
     said: list[str] = []
-    out = evaluate([runs["detector"]], photos / "images", "test", 1, tmp_path / "e", said.append, annotations)
+    out = evaluate([runs["detector"]], photos / "images", tmp_path / "e", Options(annotations=annotations), said.append)
     assert len(rows_of(out / "thresholds.csv")) == 5
     summary = json.loads((out / "summary.json").read_text())
     assert summary["human"]["photos"] == 0
@@ -200,9 +197,9 @@ def test_mistakes(runs, photos, tmp_path):
         ([runs["detector"]], tmp_path / "none.csv", "not a readable CSV"),
     ):
         with pytest.raises(UserError, match=message) as caught:
-            evaluate(words, photos, "test", 1, tmp_path / "e", silent, None, thresholds)
+            evaluate(words, photos, tmp_path / "e", Options(thresholds=thresholds), silent)
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "e").exists()
     pack = cached_pack(Source(photos), 64, silent).root
     with pytest.raises(UserError, match=r"is a pack, which needs no annotations: leave none\.json out"):
-        evaluate([runs["detector"]], pack, "test", 1, tmp_path / "e", silent, Path("none.json"))
+        evaluate([runs["detector"]], pack, tmp_path / "e", Options(annotations=Path("none.json")), silent)

@@ -2,22 +2,30 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluated import content
 from packs import write_tree
 
 from nrh_dist import config, metrics
+from nrh_dist.data import coco_exp
 from nrh_dist.data.layouts import Source
 from nrh_dist.data.pack import cached_pack
+from nrh_dist.data.synthetic import write_sample
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.run import run
+from nrh_dist.engine.shards import DONE, FILES
 from nrh_dist.errors import UserError
-from nrh_dist.launch.evaluate import evaluate
+from nrh_dist.launch import strips
+from nrh_dist.launch.evaluate import Options, evaluate
 from nrh_dist.launch.scoring import gpu_share
+from nrh_dist.workflows.coco_exp import make
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -42,17 +50,13 @@ def runs(tree, tmp_path_factory) -> list[str]:
     return folders
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 @pytest.fixture(scope="module")
 def undisturbed(runs, tree, tmp_path_factory) -> Path:
-    return evaluate(runs, tree, "test", 1, tmp_path_factory.mktemp("one") / "e", lambda _: None)
+    return evaluate(runs, tree, tmp_path_factory.mktemp("one") / "e", Options(), lambda _: None)
 
 
 def test_two_actors_write_the_same_bytes(undisturbed, runs, tree, tmp_path):
-    assert content(evaluate(runs, tree, "test", 2, tmp_path / "e", lambda _: None)) == content(undisturbed)
+    assert content(evaluate(runs, tree, tmp_path / "e", Options(actors=2), lambda _: None)) == content(undisturbed)
 
 
 def test_a_killed_actor_changes_nothing(undisturbed, runs, tree, tmp_path):
@@ -72,10 +76,80 @@ def test_a_killed_actor_changes_nothing(undisturbed, runs, tree, tmp_path):
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     said: list[str] = []
-    out = evaluate(runs, tree, "test", 2, tmp_path / "e", said.append)
+    out = evaluate(runs, tree, tmp_path / "e", Options(actors=2), said.append)
     killer.join()
     assert any("an actor died" in line for line in said)
     assert content(out) == content(undisturbed)
+
+
+def test_a_killed_driver_costs_no_image_that_was_scored(undisturbed, runs, tree, tmp_path):
+    command = [sys.executable, "-m", "nrh_dist", "evaluate", *runs, "--data", str(tree), "--out", str(tmp_path / "e")]
+    log = tmp_path / ".e.partial" / DONE
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while not log.exists() or not log.read_text().count("\n"):
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGKILL)
+    kept = log.read_text().count("\n")
+    assert 0 < kept < 3 and not (tmp_path / "e").exists()
+    said: list[str] = []
+    out = evaluate(runs, tree, tmp_path / "e", Options(actors=2), said.append)
+    assert f"continuing: {16 * kept} of 44 images are scored already" in said
+    assert content(out) == content(undisturbed)
+    assert [path.name for path in tmp_path.iterdir()] == ["e"]
+
+
+def test_what_was_scored_is_not_used_for_something_else(undisturbed, runs, tree, tmp_path, monkeypatch):
+    """An evaluation that a failure ends keeps what it has; with other checkpoints it starts anew."""
+
+    def fail(*_):
+        raise RuntimeError("no strips today")
+
+    monkeypatch.setattr(strips, "write", fail)
+    for words in (runs, runs[:1]):
+        with pytest.raises(RuntimeError):
+            evaluate(words, tree, tmp_path / "e", Options(), lambda _: None)
+    monkeypatch.undo()
+    assert sorted(path.name for path in (tmp_path / ".e.partial").iterdir()) == [".lock", *sorted(FILES)]
+    said: list[str] = []
+    assert content(evaluate(runs, tree, tmp_path / "e", Options(), said.append)) == content(undisturbed)
+    assert not any("scored already" in line for line in said)
+
+
+def test_the_cost_and_the_origin_are_told(undisturbed, runs):
+    told = json.loads((undisturbed / "provenance.json").read_text())
+    assert told["images"] == 44 and told["actors"] == 1 and told["images_per_s"] == 44 / told["seconds"]
+    assert told["cpu_hours"] == pytest.approx(told["seconds"] / 3600) and told["environment"]["torch"]
+    assert set(told["training"]) == {"my-dih_nm", "my-gated", "my-two_stage", "my-two_stage-true-masks"}
+    assert told["training"]["my-gated"]["workers"] == 1
+
+
+def test_the_conventions_of_others_on_request(runs, tree, tmp_path):
+    out = evaluate(runs[:1], tree, tmp_path / "e", Options(peaks=True), lambda _: None)
+    with (out / "per_image.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[-2:] == ["psnr_range", "psnr_target_max"]
+    for row in rows:
+        assert float(row["psnr_range"]) <= float(row["psnr"]) and float(row["psnr_target_max"]) <= float(row["psnr"])
+
+
+def test_a_coco_exp_set_tells_categories_and_shifts(tmp_path):
+    count, said = 6, []
+    write_sample(tmp_path / "sample", seed=0, say=said.append)
+    coco = tmp_path / "sample" / "coco"
+    annotations, images = coco / "annotations" / "instances_val2017.json", coco / "val2017"
+    make(images, annotations, tmp_path / "set", count, 0, "meanstd", "l", "png", "test", 1, said.append)
+    out = evaluate(["identity"], tmp_path / "set", tmp_path / "e", Options(), said.append)
+    with (out / "per_image.csv").open() as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    manifest = coco_exp.read_manifest(tmp_path / "set")
+    assert len(rows) == len(manifest) == count
+    for one in manifest:
+        row = rows[one["composite"].rpartition(".")[0]]
+        assert row["category"] == one["category"] and row["shift_stops"] == one["shift_stops"]
+    (tmp_path / "set" / "manifest.csv").write_text("of,another,program\n")
+    out = evaluate(["identity"], tmp_path / "set", tmp_path / "e", Options(), said.append)
+    assert "category" in (out / "per_image.csv").read_text().splitlines()[0]
 
 
 def test_files_say_what_they_should(undisturbed, tree):
@@ -107,7 +181,10 @@ def test_files_say_what_they_should(undisturbed, tree):
         assert weighted == pytest.approx(model["mse"], rel=1e-9)
     assert summary["models"][0]["worse1"] == 0
     strips = json.loads((undisturbed / "strips" / "strips.json").read_text())
-    assert len(strips["strips"]) == 6
+    groups = [strip["group"] for strip in strips["strips"]]
+    assert groups[:8] == ["best"] * 2 + ["median"] * 2 + ["worst"] * 2 + ["random"] * 2
+    assert set(groups) == set(strips["rules"]) and len({strip["run"] for strip in strips["strips"]}) == 1
+    assert strips["strips"][0]["change"] <= strips["strips"][1]["change"] < strips["strips"][4]["change"]
     pictures = [strip["images"] for strip in strips["strips"]]
     assert all((undisturbed / "strips" / one["outputs"]["my-dih_nm"]).exists() for one in pictures)
     assert all((undisturbed / "strips" / one["outputs"]["my-two_stage-true-masks"]).exists() for one in pictures)
@@ -116,7 +193,7 @@ def test_files_say_what_they_should(undisturbed, tree):
 
 def test_the_difference_of_the_masks_is_in_the_summary_and_on_the_terminal(runs, tree, tmp_path):
     said: list[str] = []
-    evaluate(runs[2:], tree, "test", 1, tmp_path / "e", said.append)
+    evaluate(runs[2:], tree, tmp_path / "e", Options(), said.append)
     with (tmp_path / "e" / "per_image.csv").open() as file:
         mse = {(row["run"], row["name"]): float(row["mse"]) for row in csv.DictReader(file)}
     differences = [
@@ -141,16 +218,16 @@ def test_missing_lpips_weights_leave_the_column_empty_and_say_so(undisturbed, mo
 
 def test_mistakes(runs, tree, undisturbed, tmp_path):
     with pytest.raises(UserError, match="no checkpoint, run or sweep folder"):
-        evaluate([str(tmp_path / "none")], tree, "test", 1, tmp_path / "e", print)
+        evaluate([str(tmp_path / "none")], tree, tmp_path / "e", Options(), print)
     with pytest.raises(UserError, match="64 actors need 64 CPUs"):
-        evaluate(runs, tree, "test", 64, tmp_path / "e", print)
+        evaluate(runs, tree, tmp_path / "e", Options(actors=64), print)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
     with pytest.raises(UserError, match="is no evaluation"):
-        evaluate(runs, tree, "test", 1, tmp_path / "full", print)
+        evaluate(runs, tree, tmp_path / "full", Options(), print)
     only_train = write_tree(tmp_path / "only-train", train=4, test=0)
     with pytest.raises(UserError, match="test list"):
-        evaluate(runs, only_train, "test", 1, tmp_path / "e", print)
+        evaluate(runs, only_train, tmp_path / "e", Options(), print)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "only-train"]
 
 
