@@ -9,6 +9,7 @@ import pytest
 
 from nrh_dist.errors import UserError
 from nrh_dist.report import collect
+from nrh_dist.report.result import FURTHER
 from nrh_dist.report.sections import sections
 
 
@@ -49,6 +50,64 @@ def test_empty_and_not_finite_cells_are_not_available(folder: Path) -> None:
     rows[0][4], rows[1][4], rows[2][4] = "", "nan", "inf"
     evaluations.write_rows(folder, rows)
     assert np.isnan(collect.read(folder).results[0].mse).tolist()[:4] == [True, True, True, False]
+
+
+def test_further_columns_are_read_by_name(tmp_path: Path) -> None:
+    """Also in another order, and beside a column that this version does not know."""
+    folder = evaluations.write(tmp_path / "e", {"COCOExp": 9}, further=True)
+    before = collect.read(folder)
+    rows = evaluations.read_rows(folder)
+    for result in before.results:
+        mine = [row for row in rows if row[2] == result.run]
+        for i, name in enumerate(evaluations.FURTHER, start=len(evaluations.COLUMNS)):
+            cells = [row[i] for row in mine]
+            expected = cells if name == "category" else [float(cell or "nan") for cell in cells]
+            np.testing.assert_array_equal(getattr(result, name), expected)
+    columns = (*evaluations.COLUMNS, "a_new_one", *reversed(evaluations.FURTHER))
+    turned = [[*row[: len(evaluations.COLUMNS)], "new", *reversed(row[len(evaluations.COLUMNS) :])] for row in rows]
+    evaluations.write_rows(folder, turned, columns)
+    for one, other in zip(collect.read(folder).results, before.results, strict=True):
+        for name in evaluations.FURTHER:
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_what_an_older_evaluation_lacks_is_not_available(folder: Path) -> None:
+    evaluation = collect.read(folder)
+    assert evaluation.provenance is None
+    assert evaluation.strips.rules == {}
+    assert (evaluation.strips.strips[0].group, evaluation.strips.strips[0].change) == ("", None)
+    for result in evaluation.results:
+        assert not any(result.has(name) for name in FURTHER)
+        assert set(result.category) == {""}
+
+
+def test_identity_from_the_columns_keeps_what_is_of_the_image(tmp_path: Path) -> None:
+    folder = evaluations.write(tmp_path / "e", {"COCOExp": 9}, further=True)
+    rows = [row for row in evaluations.read_rows(folder) if row[1] != "identity"]
+    evaluations.write_rows(folder, rows, evaluations.COLUMNS + evaluations.FURTHER)
+    identity, other, *_ = collect.read(folder).results
+    np.testing.assert_array_equal(identity.shift_stops, other.shift_stops)
+    np.testing.assert_array_equal(identity.category, other.category)
+    assert not identity.has("correction") and not identity.has("detected")
+
+
+def test_runs_are_brought_into_one_order(folder: Path) -> None:
+    before = collect.read(folder).results
+    rows = evaluations.read_rows(folder)
+    evaluations.write_rows(folder, [*rows[:24], *rows[:23:-1]])
+    for one, other in zip(collect.read(folder).results, before, strict=True):
+        np.testing.assert_array_equal(one.names, other.names)
+        np.testing.assert_array_equal(one.mse, other.mse)
+
+
+def test_provenance_and_groups_of_strips(tmp_path: Path) -> None:
+    evaluation = collect.read(evaluations.write(tmp_path / "e", strips=3, further=True))
+    provenance = evaluation.provenance
+    assert provenance.command.startswith("nrh evaluate runs/")
+    assert provenance.training["ptc_dih-seed0"].device_hours == 3.0
+    assert provenance.environment["torch"] == "2.14.0"
+    assert [strip.group for strip in evaluation.strips.strips] == ["best", "worst", "not detected"]
+    assert set(evaluation.strips.rules) == {"best", "worst", "not detected"}
 
 
 def test_strips_may_be_missing(tmp_path: Path) -> None:
@@ -120,6 +179,10 @@ def other_image(folder: Path) -> None:
     evaluations.write_rows(folder, rows)
 
 
+def broken_provenance(folder: Path) -> None:
+    evaluations.write_json(folder / "provenance.json", {"schema": 1, "command": 3})
+
+
 def repeated_row(folder: Path) -> None:
     rows = evaluations.read_rows(folder)
     evaluations.write_rows(folder, [*rows, rows[-1]])
@@ -156,6 +219,7 @@ def escaping_strip(folder: Path) -> None:
         (cut_row, "line 37 has"),
         (lost_row, "12 images of Sample, but per_image.csv has 11 of run ptc_dih-seed0"),
         (other_image, "other images of run ptc_dih-seed0 than of run identity"),
+        (broken_provenance, "provenance.json is not as expected"),
         (repeated_row, "repeats Sample/"),
         (word_in_a_number, "line 4: '12,5' is not a number"),
         (binary, "not a readable CSV"),
