@@ -37,13 +37,11 @@ class Checkpoint(msgspec.Struct):
 
 
 class FieldBin(msgspec.Struct):
-    """Means over the images whose object's size is in one of the field's bins, such as 5-15%."""
+    """The mean over the images whose object's size is in one of the field's bins, such as 5-15%."""
 
     bin: str
     count: int
     mse: float | None = None
-    psnr: float | None = None
-    fmse: float | None = None
 
 
 class RunMeans(msgspec.Struct):
@@ -54,8 +52,6 @@ class RunMeans(msgspec.Struct):
     count: int
     mse: float | None = None
     median_mse: float | None = None
-    median_psnr: float | None = None
-    median_lpips: float | None = None
     field_bins: list[FieldBin] = []
 
 

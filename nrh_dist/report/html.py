@@ -16,6 +16,7 @@ from nrh_dist.report import (
     table_files,
     tables,
 )
+from nrh_dist.report.checks import check_summary
 from nrh_dist.report.collect import read
 from nrh_dist.report.harmoniser_chapter import HarmoniserChapter
 from nrh_dist.report.page import GENERATOR, Content, render
@@ -46,7 +47,7 @@ def write(evaluations: list[Path], out: Path, against: Path | None = None) -> Pa
             f"--against {against} compares evaluations of harmonisers, not of detectors or sweeps: leave it out"
         )
     for evaluation in found:
-        tables.check_summary(evaluation)
+        check_summary(evaluation)
     earlier = comparison.pairs(found, read(against)) if against else None
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     try:

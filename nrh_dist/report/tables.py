@@ -5,33 +5,15 @@ from math import nan
 
 import numpy as np
 
-from nrh_dist.errors import UserError
 from nrh_dist.report import differences, paper
 from nrh_dist.report.bootstrap import FEWEST_PHOTOS
-from nrh_dist.report.collect import IDENTITY, Evaluation, Result
+from nrh_dist.report.collect import IDENTITY, Result
 from nrh_dist.report.groups import BINS
 from nrh_dist.report.sections import Section
 from nrh_dist.report.shown import Column, Row, Table, percent, spaced, with_best
-from nrh_dist.report.statistics import by_bin, change, mean, means, weighted_mean
+from nrh_dist.report.statistics import by_bin, change, mean, means
 
 PAPER_BINS = 8  # 0-10 % ... 70-80 %
-
-
-def check_summary(evaluation: Evaluation) -> None:
-    """Raise ``UserError`` where the rows, averaged over bins, do not give the mean that ``summary.json`` states."""
-    written = {(entry.dataset, entry.run): entry.mse for entry in evaluation.summary.models}
-    for result in evaluation.results:
-        for dataset in evaluation.summary.datasets:
-            rows, stated = result.of((dataset,)), written.get((dataset, result.run))
-            bins = by_bin(rows)
-            if stated is None or sum(one.count for one in bins) != len(rows):
-                continue  # images without a value: no mean to compare
-            ours = weighted_mean(np.array([one.mse for one in bins]), np.array([one.count for one in bins]))
-            if abs(ours - stated) > 1e-3 * max(1.0, abs(stated)):
-                raise UserError(
-                    f"{evaluation.folder}: summary.json states MSE {stated:.3f} for run {result.run} on {dataset}, but "
-                    f"per_image.csv gives {ours:.3f}: make the evaluation again"
-                )
 
 
 def table_2(section: Section) -> Table:

@@ -10,6 +10,7 @@ import pytest
 
 from nrh_dist.errors import UserError
 from nrh_dist.report import paper, statistics, tables
+from nrh_dist.report.checks import check_summary
 from nrh_dist.report.collect import read
 from nrh_dist.report.sections import Section, sections
 
@@ -95,12 +96,32 @@ def test_change_needs_photos_and_an_error(section: Section) -> None:
 
 def test_summary_is_checked_against_the_rows(tmp_path: Path) -> None:
     folder = evaluations.write(tmp_path / "e")
-    tables.check_summary(read(folder))
+    check_summary(read(folder))
     rows = evaluations.read_rows(folder)
     rows[-1][4] = "99999.000000"
     evaluations.write_rows(folder, rows)
     with pytest.raises(UserError, match=r"summary\.json states MSE"):
-        tables.check_summary(read(folder))
+        check_summary(read(folder))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"), [("median_mse", "states a median MSE of"), ("field_bins", "states MSE in 5-15%")]
+)
+def test_medians_and_field_bins_are_checked_where_they_are_stated(wrong: str, says: str, tmp_path: Path) -> None:
+    folder = evaluations.write(tmp_path / "e")
+    result = read(folder).results[1]
+    middle = (result.area_fraction >= 0.05) & (result.area_fraction < 0.15)
+    stated = {"dataset": "Sample", "run": result.run, "count": 40, "median_mse": float(np.median(result.mse))}
+    stated["field_bins"] = [{"bin": "5-15%", "count": int(middle.sum()), "mse": float(result.mse[middle].mean())}]
+    evaluations.edit_summary(folder, models=[stated])
+    check_summary(read(folder))
+    if wrong == "median_mse":
+        stated["median_mse"] += 1
+    else:
+        stated["field_bins"][0]["mse"] += 1
+    evaluations.edit_summary(folder, models=[stated])
+    with pytest.raises(UserError, match=says):
+        check_summary(read(folder))
 
 
 def test_table_2_stands_beside_the_papers(section: Section) -> None:
