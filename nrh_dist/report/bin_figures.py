@@ -18,6 +18,7 @@ from nrh_dist.report.parts import shortened
 from nrh_dist.report.result import IDENTITY, Result
 from nrh_dist.report.sections import Section
 
+LONGEST_LABEL = 18  # letters beside a line
 BESIDE = 0.07  # how far apart the points of two runs stand, so that their intervals can be told apart
 
 
@@ -58,7 +59,7 @@ def bin_lines(section: Section, groups: Groups, shown: Sequence[int], axis: str,
         lines.append(Line(section.labels[result.run], result.model, x, chosen, images))
     title = "Change of MSE against doing nothing, %" if relative else "Mean MSE (log scale)"
     ticks = [f"{groups.labels[j]}\n{counts[j]:,}" for j in shown]
-    return BinLines(ticks, lines, title, f"{axis}, over the number of images", relative)
+    return BinLines(ticks, lines, title, f"{axis},\nover the number of images", relative)
 
 
 def changes(result: Result, groups: Groups) -> list[Estimate]:
@@ -109,7 +110,7 @@ def _heights(line: Line, relative: bool) -> np.ndarray:
 
 
 def _label_ends(figure: Figure, axes: Axes, data: BinLines) -> None:
-    """Each line's name beside its last point, moved up or down until no two overlap."""
+    """Each line's name at the right edge, as high as its last point, moved up or down until no two overlap."""
     figure.canvas.draw()  # the transforms below need the final layout
     height = 12 * figure.dpi / 72
     ends = []
@@ -117,17 +118,16 @@ def _label_ends(figure: Figure, axes: Axes, data: BinLines) -> None:
         heights = _heights(line, data.relative)[0]
         known = [i for i, value in enumerate(heights) if not np.isnan(value)]
         if known:
-            point = (line.x[known[-1]], heights[known[-1]])
-            ends.append((axes.transData.transform(point)[1], line, point))
+            y = heights[known[-1]]
+            ends.append((axes.transData.transform((0, y))[1], line, y))
     ends.sort(key=lambda end: end[0])
     places: list[float] = []
     for position, *_ in ends:
         places.append(max(position, places[-1] + height) if places else position)
     shift = max(0.0, (places[-1] - ends[-1][0]) / 2) if ends else 0.0
-    right = axes.transData.transform((axes.get_xlim()[1], 1))[0]
-    for place, (position, line, point) in zip(places, ends, strict=True):
-        beside = 4 + max(0.0, right - axes.transData.transform(point)[0]) * 72 / figure.dpi if data.ticks else 9
-        offset = (beside, (place - shift - position) * 72 / figure.dpi)
+    edge = ("axes fraction", "data")
+    for place, (position, line, y) in zip(places, ends, strict=True):
+        offset = (4, (place - shift - position) * 72 / figure.dpi)
         colour = COLOURS.get(line.model, OTHER_COLOUR)
-        label = shortened(line.label, figures.LONGEST_LABEL)
-        axes.annotate(label, point, offset, textcoords="offset points", color=colour, fontsize=9, va="center")
+        label = shortened(line.label, LONGEST_LABEL)
+        axes.annotate(label, (1, y), offset, edge, "offset points", color=colour, fontsize=9, va="center")

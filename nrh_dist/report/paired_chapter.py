@@ -6,12 +6,13 @@ from pathlib import Path
 from nrh_dist.report import bootstrap, difference_figures, figures, paired, paper
 from nrh_dist.report.collect import TRUE_MASKS
 from nrh_dist.report.paired import Paired
-from nrh_dist.report.parts import Picture
+from nrh_dist.report.parts import Picture, shortened
 from nrh_dist.report.result import IDENTITY, Result
 from nrh_dist.report.sections import Section
 from nrh_dist.report.shown import Analysis, Column, Row, Table
 from nrh_dist.report.statistics import mean
 
+LONGEST_LABEL = 22  # letters of a run in a chart's title
 COLUMNS = [
     Column("images", "Images", "", 0),
     Column("mse_difference", "mean", "difference in MSE"),
@@ -80,7 +81,8 @@ def _charts(section: Section, folder: Path) -> list[Picture]:
     charts = []
     for name, other in zip(("input", "masked"), [section.identity, *masked[:1]], strict=False):
         one, against = section.labels[best.run], "input" if name == "input" else section.labels[other.run]
-        data = difference_figures.of(best.mse - other.mse, best.area_fraction, "mse", f"MSE of {one} − of {against}")
+        title = f"MSE of {shortened(one, LONGEST_LABEL)} − of {shortened(against, LONGEST_LABEL)}"
+        data = difference_figures.of(best.mse - other.mse, best.area_fraction, "mse", title)
         if not len(data.values):
             continue
         file = f"figures/pairs-{name}-{section.slug}.png"

@@ -10,7 +10,7 @@ from nrh_dist.report.sections import Section
 from nrh_dist.report.shown import Analysis, Table
 from nrh_dist.report.size_chapter import caption, names
 
-SHORT = ["< −1", "−1\nto −½", "−½ to\n−0.22", "−0.22\nto 0", "0 to\n0.22", "0.22\nto ½", "½\nto 1", "≥ 1"]
+SHORT = ["< −1", "−1 to\n−0.5", "−0.5 to\n−0.22", "−0.22\nto 0", "0 to\n0.22", "0.22\nto 0.5", "0.5\nto 1", "≥ 1"]
 
 
 def analyse(section: Section, folder: Path) -> Analysis | None:

@@ -43,8 +43,7 @@ def field_table(section: Section) -> Table:
 
 def _charts(section: Section, folder: Path) -> list[Picture]:
     groups = tenths(section.identity.area_fraction)
-    counts = groups.counts()
-    shown = [i for i, count in enumerate(counts) if i < tables.PAPER_BINS or count]
+    shown = range(groups.index.max() + 1)
     groups = Groups([label.removesuffix("%").replace("-", "–") for label in groups.labels], groups.index)
     charts = []
     for relative in (False, True):
