@@ -17,9 +17,9 @@ from nrh_dist.report import (
     tables,
 )
 from nrh_dist.report.checks import check_summary
-from nrh_dist.report.collect import read
+from nrh_dist.report.collect import Evaluation, read
 from nrh_dist.report.harmoniser_chapter import HarmoniserChapter
-from nrh_dist.report.page import GENERATOR, Content, render
+from nrh_dist.report.page import GENERATOR, Compared, Content, render
 from nrh_dist.report.shown import Table
 
 PARTS = {"index.html", "tables", "figures"}
@@ -48,7 +48,8 @@ def write(evaluations: list[Path], out: Path, against: Path | None = None) -> Pa
         )
     for evaluation in found:
         check_summary(evaluation)
-    earlier = comparison.pairs(found, read(against)) if against else None
+    earlier = read(against) if against else None
+    pairs = comparison.pairs(found, earlier) if earlier else None
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     try:
         for folder in ("tables", "figures"):
@@ -59,8 +60,7 @@ def write(evaluations: list[Path], out: Path, against: Path | None = None) -> Pa
             detectors=detector_chapter.chapters(detectors, partial),
             sweeps=sweep_chapter.chapters(sweeps, partial),
             evaluations=found,
-            compared=_compare(*earlier, partial) if earlier else [],
-            against=against,
+            compared=_compare(earlier, *pairs, partial) if earlier and pairs else None,
             published=_published(chapters, partial),
             command=command,
         )
@@ -71,11 +71,17 @@ def write(evaluations: list[Path], out: Path, against: Path | None = None) -> Pa
     return out / "index.html"
 
 
-def _compare(found: list[comparison.Pair], left_out: int, folder: Path) -> list[Table]:
+def _compare(earlier: Evaluation, found: list[comparison.Pair], left_out: int, folder: Path) -> Compared:
+    summary, places = earlier.summary, len({(pair.dataset, pair.name) for pair in found})
+    protocol = (
+        f"{earlier.size} × {earlier.size} px; {summary.split} split, the {places:,} images of both evaluations; MSE of "
+        "each image on the 0–255 scale, then means."
+    )
     models = comparison.by_model(found, left_out)
-    table_files.write(models, folder / "tables")
+    table_files.write(models, folder / "tables", protocol)
     table_files.write_csv(comparison.by_image(found), folder / "tables" / "against-images.csv")
-    return [models, comparison.by_image(found, MOVERS)]
+    charts = [comparison.chart(found, folder)] if found else []
+    return Compared(earlier.folder, protocol, models, comparison.by_image(found, MOVERS), charts)
 
 
 def _published(chapters: list[HarmoniserChapter], folder: Path) -> list[Table]:

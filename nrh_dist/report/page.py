@@ -12,7 +12,7 @@ from nrh_dist.report.collect import Evaluation
 from nrh_dist.report.detector_chapter import DetectorChapter
 from nrh_dist.report.detector_collect import DetectorEvaluation
 from nrh_dist.report.harmoniser_chapter import HarmoniserChapter
-from nrh_dist.report.parts import number
+from nrh_dist.report.parts import Picture, number
 from nrh_dist.report.shown import Column, Table
 from nrh_dist.report.sweep_chapter import SweepChapter
 
@@ -21,15 +21,25 @@ KINDS = {"csv": "CSV", "md": "Markdown", "tex": "LaTeX"}  # of the files beside 
 
 
 @dataclass(frozen=True)
+class Compared:
+    """What changed against the evaluation in ``folder``: by model, and the images that changed most."""
+
+    folder: Path
+    protocol: str
+    models: Table
+    images: Table
+    charts: list[Picture]
+
+
+@dataclass(frozen=True)
 class Content:
-    """What the page shows; ``compared`` are the tables against an earlier evaluation, ``published`` those of others."""
+    """What the page shows; ``published`` are the tables of others."""
 
     chapters: list[HarmoniserChapter] = field(default_factory=list)
     detectors: list[DetectorChapter] = field(default_factory=list)
     sweeps: list[SweepChapter] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
-    compared: list[Table] = field(default_factory=list)
-    against: Path | None = None
+    compared: Compared | None = None
     published: list[Table] = field(default_factory=list)
     command: str = ""
 
@@ -66,7 +76,6 @@ def render(content: Content, folder: Path | None = None) -> str:
         has_tables=folder is not None,
         evaluations=evaluations,
         compared=content.compared,
-        against=content.against,
         field=content.published,
         sizes=sorted({evaluation.size for evaluation in evaluations}),
         command=content.command,
