@@ -30,14 +30,22 @@ def squared_errors(output: Tensor, real: Tensor) -> Tensor:
 
     ``output`` is clamped here, ``real`` is in [-1, 1] already.
     """
-    if output.shape != real.shape:
-        raise ValueError(f"output {tuple(output.shape)} and real {tuple(real.shape)} must have the same shape")
+    _require_same_shape(output, real)
     return torch.cat([_squared(one.clamp(-1, 1) - other) for one, other in _parts(output, real)])
 
 
 def mse(output: Tensor, real: Tensor) -> Tensor:
-    """Mean squared error over all pixels and channels: N values, 0..65025."""
-    return squared_errors(output, real).mean(dim=1)
+    """Mean squared error over all pixels and channels: N values, 0..65025; as ``squared_errors``, and faster."""
+    _require_same_shape(output, real)
+    scale = (PEAK / 2) ** 2 / max(output[:1].numel(), 1)
+    if output.device.type != "cpu":
+        return _norm(output.clamp(-1, 1) - real) * scale
+    buffer = torch.empty(output.shape[1:], dtype=torch.result_type(output, real))  # new pages cost more than the sums
+    buffer = buffer.contiguous() if output.is_contiguous() else buffer.view(*output.shape[2:], -1).permute(2, 0, 1)
+    found = [
+        _norm(torch.clamp(one, -1, 1, out=buffer).sub_(other)[None]) for one, other in zip(output, real, strict=True)
+    ]
+    return torch.cat([*found, buffer.new_empty(0, dtype=torch.float64)]) * scale
 
 
 def psnr_from_mse(error: Tensor, peak: float | Tensor = PEAK) -> Tensor:
@@ -104,6 +112,18 @@ def size_bin(area_fraction: float) -> int:
     if not 0 <= area_fraction <= 1:
         raise ValueError(f"area_fraction={area_fraction}: an area fraction must be in [0, 1]")
     return min(floor(10 * area_fraction), len(SIZE_BINS) - 1)
+
+
+def _require_same_shape(output: Tensor, real: Tensor) -> None:
+    if output.shape != real.shape:
+        raise ValueError(f"output {tuple(output.shape)} and real {tuple(real.shape)} must have the same shape")
+
+
+def _norm(difference: Tensor) -> Tensor:
+    """The sum of the squares of each N3HW image, line by line in its type, then in float64: N values."""
+    order = (0, 1, 2, 3) if difference.is_contiguous() else (0, 2, 3, 1)
+    lines = difference.permute(order).flatten(2)
+    return torch.linalg.vecdot(lines, lines).double().sum(dim=1)
 
 
 def _squared(difference: Tensor) -> Tensor:

@@ -115,7 +115,14 @@ def test_regions_weigh_up_to_the_whole(pair):
     inside = metrics.object_region(torch.rand(4, 1, 20, 24, generator=torch.Generator().manual_seed(2)))
     errors, share = metrics.squared_errors(one, other), inside.double().mean(dim=1)
     parts = metrics.mean_over(errors, inside) * share + metrics.mean_over(errors, ~inside) * (1 - share)
-    torch.testing.assert_close(parts, metrics.mse(one, other), rtol=1e-12, atol=0)
+    torch.testing.assert_close(parts, metrics.mse(one, other), rtol=1e-6, atol=0)
+    torch.testing.assert_close(errors.mean(dim=1), metrics.mse(one, other), rtol=1e-6, atol=0)
+    layouts = [
+        metrics.mse(one.to(memory_format=kind), other) for kind in (torch.channels_last, torch.contiguous_format)
+    ]
+    torch.testing.assert_close(*layouts, rtol=1e-6, atol=0)
+    exact = metrics.squared_errors(one.double(), other.double()).mean(dim=1)
+    torch.testing.assert_close(metrics.mse(one.double(), other.double()), exact, rtol=1e-14, atol=0)
     assert metrics.mean_over(errors, torch.zeros_like(inside)).isnan().all()
 
 
@@ -127,7 +134,10 @@ def test_correction_is_the_share_of_the_wanted_change(pair):
         output = composite + made * (real - composite)
         output[:, :, 0] = 0.9  # outside the region, which does not count
         torch.testing.assert_close(
-            metrics.correction(output, composite, real, region), torch.full((4,), made, dtype=torch.float64), rtol=1e-9, atol=1e-12
+            metrics.correction(output, composite, real, region),
+            torch.full((4,), made, dtype=torch.float64),
+            rtol=1e-9,
+            atol=1e-12,
         )
     assert metrics.correction(real, composite, composite, region).isnan().all()
 

@@ -3,6 +3,7 @@
     nrh bench loader --data iharmony4      two minutes on two cores; at least 200 times a loader that decodes
     nrh bench step                         ten minutes on two cores, of which compiling takes most
     nrh bench ray                          twelve minutes on two cores
+    nrh bench evaluate                     four minutes on two cores
     nrh bench generate --images train2017 --annotations instances_train2017.json     ten minutes on two cores
     nrh bench sweep                        a quarter of an hour on two cores the first time; its trainings are kept
 
@@ -62,6 +63,12 @@ def _ray(given: Input, say: Say) -> list[Figure]:
     return bench_ray.bench(say)
 
 
+def _evaluate(given: Input, say: Say) -> list[Figure]:
+    from nrh_dist.workflows import bench_evaluate
+
+    return bench_evaluate.bench(say)
+
+
 def _generate(given: Input, say: Say) -> list[Figure]:
     from nrh_dist.workflows import bench_generate
 
@@ -78,6 +85,7 @@ BENCHES: dict[str, Callable[[Input, Say], list[Figure]]] = {
     "loader": _loader,
     "step": _step,
     "ray": _ray,
+    "evaluate": _evaluate,
     "generate": _generate,
     "sweep": _sweep,
 }
@@ -85,12 +93,14 @@ USES = {
     "loader": ("data",),
     "step": (),
     "ray": (),
+    "evaluate": (),
     "generate": ("images", "annotations", "count"),
     "sweep": (),
 }  # of Input
 ABOUT = {
     "loader": "the feed from a pack, against decoding files and against webdataset",
     "step": "a training step, against the same models in plain PyTorch",
+    "evaluate": "errors against scikit-image, models together against one by one, two actors against one",
     "ray": "training by two workers on Ray, against torchrun",
     "generate": "the COCO-Exp generator, against the naive route",
     "sweep": "the epochs that a search needs, against a full random search",
