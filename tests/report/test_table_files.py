@@ -21,6 +21,8 @@ TABLE = Table(
         Row("Identity (input)", [1234.5, 31.0, nan], "first", "identity", "identity"),
         Row("PTC-DIH", [-0.126, 33.25, 124], "first", "ptc_dih", "run-1", bold=frozenset({1})),
         Row(EVIL, [3.0, nan, nan], "second", "mine", EVIL, decimals=4),
+        Row("[1em] first", [3.0, nan, nan], "second"),
+        Row("*first", [3.0, nan, nan], "second"),
     ],
     ["fMSE: inside the mask only; ±1 − 2."],
 )
@@ -36,7 +38,7 @@ def written(tmp_path: Path, table: Table = TABLE) -> tuple[list[dict[str, str]],
 def test_csv_holds_what_the_table_holds(tmp_path: Path) -> None:
     rows, _, _ = written(tmp_path)
     assert [row["label"] for row in rows] == [row.label for row in TABLE.rows]
-    assert [row["group"] for row in rows] == ["first", "first", "second"]
+    assert [row["group"] for row in rows] == ["first", "first", *["second"] * 3]
     assert rows[2]["run"] == EVIL
     assert [float(rows[1][key]) for key in ("mse", "psnr", "paper_mse")] == TABLE.rows[1].values
     assert rows[0]["paper_mse"] == ""
