@@ -62,16 +62,15 @@ class Analysis:
 
 
 def with_best(rows: Sequence[Row], better: Mapping[int, Callable[..., float]]) -> list[Row]:
-    """The rows, each with the columns in which it beats all others of its group that do not see the mask."""
+    """The rows, each with the columns in which it beats all others that do not see the mask."""
     candidates = [row for row in rows if row.model and row.model not in paper.SEES_THE_MASK]
     bold: dict[int, set[int]] = {id(row): set() for row in rows}
-    for group in dict.fromkeys(row.group for row in candidates):
-        for column, choose in better.items():
-            known = [row for row in candidates if row.group == group and not isnan(row.values[column])]
-            best = choose((row.values[column] for row in known), default=nan)
-            for row in known:
-                if row.values[column] == best:
-                    bold[id(row)].add(column)
+    for column, choose in better.items():
+        known = [row for row in candidates if not isnan(row.values[column])]
+        best = choose((row.values[column] for row in known), default=nan)
+        for row in known:
+            if row.values[column] == best:
+                bold[id(row)].add(column)
     return [replace(row, bold=frozenset(bold[id(row)])) for row in rows]
 
 

@@ -158,6 +158,19 @@ def test_field_bins_weight_to_all_for_each_metric_also_where_values_are_missing(
             assert weighted_mean(np.array(means), np.array(counts)) == pytest.approx(overall)
 
 
+def test_rows_of_groups_hold_the_change_and_the_best_in_bold(section: Section) -> None:
+    table = shift.table(section)
+    result = section.results[3]
+    chosen = (result.shift_stops >= 0.22) & (result.shift_stops < 0.5)
+    row = next(row for row in table.rows if row.label == "0.22 to 0.5")
+    mse, before = result.mse[chosen].mean(), result.identity_mse[chosen].mean()
+    assert row.values[:2] == [chosen.sum(), pytest.approx(before)]
+    place = column(table, f"{result.run}_mse")
+    assert row.values[place : place + 2] == pytest.approx([mse, 100 * (mse / before - 1)])
+    fair = [1, *(column(table, f"{one.run}_mse") for one in section.results[2:])]  # not dih_m, which sees the mask
+    assert row.bold == {min(fair, key=lambda i: row.values[i])}
+
+
 def test_how_sure_holds_medians_and_intervals(section: Section) -> None:
     table = means_chapter.how_sure(section)
     result = section.results[3]
