@@ -14,6 +14,7 @@ import numpy as np
 
 from nrh_dist.errors import UserError
 from nrh_dist.report.collect import Checkpoint, check_pictures, number_in, read_csv, read_json
+from nrh_dist.report.provenance import Provenance
 
 KIND = "detector"
 SIGNS = ("negative", "positive")
@@ -169,6 +170,7 @@ class DetectorEvaluation:
     thresholds: list[Thresholds]
     curves: list[Curve]
     strips: DetectorStrips | None
+    provenance: Provenance | None = None
 
     @property
     def size(self) -> int:
@@ -213,8 +215,15 @@ def read(folder: Path) -> DetectorEvaluation:
     if strips:
         _check_strips(file, strips)
     thresholds = [rows[run] for run in runs]
+    made = folder / "provenance.json"
+    provenance = read_json(made, Provenance) if made.is_file() else None
     return DetectorEvaluation(
-        folder, summary, thresholds, sorted(curves, key=lambda curve: runs.index(curve.run)), strips
+        folder,
+        summary,
+        thresholds,
+        sorted(curves, key=lambda curve: runs.index(curve.run)),
+        strips,
+        provenance,
     )
 
 

@@ -4,17 +4,18 @@ import shlex
 from pathlib import Path
 
 from nrh_dist.report.collect import Evaluation
+from nrh_dist.report.detector_collect import DetectorEvaluation
 from nrh_dist.report.parts import number
 from nrh_dist.report.provenance import Provenance, Training
 
 NOT_RECORDED = "not recorded"
 
 
-def facts(evaluation: Evaluation) -> list[tuple[str, str]]:
+def facts(evaluation: Evaluation | DetectorEvaluation) -> list[tuple[str, str]]:
     """Where, when and at what cost the evaluation was made; empty but for one line without provenance.json."""
     found = evaluation.provenance
     if found is None:
-        return [("Command, commit, cost", f"{NOT_RECORDED}: the evaluation holds no provenance.json")]
+        return [("Command, commit, cost", f"{NOT_RECORDED}, as in evaluations of earlier versions")]
     training = [(f"Training of {run}", _training(one)) for run, one in found.training.items()]
     absent = [one.run for one in evaluation.summary.checkpoints if one.run not in found.training]
     if absent:
@@ -29,7 +30,7 @@ def facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     ]
 
 
-def command(evaluation: Evaluation) -> str:
+def command(evaluation: Evaluation | DetectorEvaluation) -> str:
     """The command that makes the evaluation again; empty where it is not recorded."""
     return evaluation.provenance.command if evaluation.provenance else ""
 

@@ -259,6 +259,15 @@ def test_page_is_complete_and_offline(folder: Path, tmp_path: Path) -> None:
         assert words not in page.text, words
 
 
+def test_the_page_says_how_it_was_made(folder: Path, tmp_path: Path) -> None:
+    assert "not recorded, as" in Page(html.write([folder], tmp_path / "report")).text
+    evaluations.write_json(folder / "provenance.json", evaluations.PROVENANCE)
+    text = Page(html.write([folder], tmp_path / "report")).text
+    for words in (evaluations.PROVENANCE["command"], evaluations.PROVENANCE["commit"], "0.067 CPU hours"):
+        assert words in text, words
+    assert "not recorded, as" not in text
+
+
 def test_without_human_thresholds_the_page_says_so(tmp_path: Path) -> None:
     folder = detector_evaluations.write(tmp_path / "e", human=False)
     index = html.write([folder], tmp_path / "report")
