@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from nrh_dist.report import bin_figures
+from nrh_dist.report.bin_figures import BinLines
 from nrh_dist.report.group_table import columns_of, rows_of
 from nrh_dist.report.groups import SUB_THRESHOLD_STOPS, Groups, stops
 from nrh_dist.report.parts import Picture
@@ -36,13 +37,18 @@ def table(section: Section) -> Table:
     return Table(f"shift-{section.slug}", "MSE by size of the shift", columns_of(section), rows, notes)
 
 
-def _charts(section: Section, folder: Path) -> list[Picture]:
+def lines(section: Section, relative: bool) -> BinLines:
+    """MSE by shift, or its change, from the lowest bin with images to the highest."""
     groups = Groups(SHORT, stops(section.identity.shift_stops).index)
     filled = groups.counts().nonzero()[0]
     shown = range(filled[0], filled[-1] + 1)
+    return bin_figures.bin_lines(section, groups, shown, "shift of mean L in stops", relative)
+
+
+def _charts(section: Section, folder: Path) -> list[Picture]:
     charts = []
     for relative in (False, True):
-        data = bin_figures.bin_lines(section, groups, shown, "shift of mean L in stops", relative)
+        data = lines(section, relative)
         if not data.lines:
             continue
         file = f"figures/shift{'-change' if relative else ''}-{section.slug}.png"
