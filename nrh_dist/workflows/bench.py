@@ -100,8 +100,8 @@ USES = {
 ABOUT = {
     "loader": "the feed from a pack, against decoding files and against webdataset",
     "step": "a training step, against the same models in plain PyTorch",
-    "evaluate": "errors against scikit-image, models together against one by one, two actors against one",
     "ray": "training by two workers on Ray, against torchrun",
+    "evaluate": "errors against scikit-image, models together against one by one, two actors against one",
     "generate": "the COCO-Exp generator, against the naive route",
     "sweep": "the epochs that a search needs, against a full random search",
 }
