@@ -80,8 +80,8 @@ def _compare(earlier: Evaluation, found: list[comparison.Pair], left_out: int, f
     models = comparison.by_model(found, left_out)
     table_files.write(models, folder / "tables", protocol)
     table_files.write_csv(comparison.by_image(found), folder / "tables" / "against-images.csv")
-    charts = [comparison.chart(found, folder)] if found else []
-    return Compared(earlier.folder, protocol, models, comparison.by_image(found, MOVERS), charts)
+    movers, chart = comparison.by_image(found, MOVERS), comparison.chart(found, folder)
+    return Compared(earlier.folder, protocol, models, movers, chart)
 
 
 def _published(chapters: list[HarmoniserChapter], folder: Path) -> list[Table]:

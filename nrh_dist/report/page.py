@@ -1,11 +1,13 @@
 """The page as text: its parts put into the templates."""
 
+import re
 from dataclasses import dataclass, field
 from itertools import groupby
 from math import isnan
 from pathlib import Path
 
 import jinja2
+import markupsafe
 
 from nrh_dist.report import made, paper, protocol, strips
 from nrh_dist.report.collect import Evaluation
@@ -28,7 +30,7 @@ class Compared:
     protocol: str
     models: Table
     images: Table
-    charts: list[Picture]
+    chart: Picture
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def render(content: Content, folder: Path | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, order=_order, term=protocol.term)
+    environment.filters.update(number=number, order=_order, term=protocol.term, linked=_linked)
     environment.globals.update(
         column_groups=_column_groups,
         starts_group=_starts_group,
@@ -119,6 +121,12 @@ def _downloads(name: str, folder: Path | None) -> list[tuple[str, str]]:
 def _order(value: float) -> str:
     """What a cell is sorted by; nothing where it is not available."""
     return "" if isnan(value) else repr(float(value))
+
+
+def _linked(sentence: str) -> markupsafe.Markup:
+    """The sentence, in which files of tables become links."""
+    escaped = str(markupsafe.escape(sentence))
+    return markupsafe.Markup(re.sub(r"tables/([\w.-]+\.csv)", r'<a href="tables/\1">\1</a>', escaped))
 
 
 def _column_groups(columns: list[Column]) -> list[dict[str, object]]:
