@@ -13,8 +13,10 @@ import pytest
 from nrh_dist import failures
 from nrh_dist.report import (
     analysis,
+    bin_figures,
     categories,
     detected,
+    difference_figures,
     failure_table,
     figures,
     means_chapter,
@@ -40,6 +42,17 @@ ALL = [
 def small_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody looks at the pictures of these tests."""
     monkeypatch.setattr(figures, "DOTS_PER_INCH", 40)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests whose pictures are drawn from nothing that others do not draw: most of the time goes into them."""
+
+    def draw(data: object, path: Path) -> None:
+        path.write_bytes(bytes(2000))
+
+    for module, name in ((bin_figures, "draw"), (difference_figures, "draw"), (figures, "draw_ridges")):
+        monkeypatch.setattr(module, name, draw)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +105,7 @@ def test_every_analysis_is_made(section: Section, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_older_evaluation_has_the_analyses_that_its_columns_allow(tmp_path: Path) -> None:
     old = sections([read(evaluations.write(tmp_path / "e", {"HCOCO": 40, "HFlickr": 20}))])[0]
     found = run(old, tmp_path)
@@ -249,6 +263,7 @@ def without(*names: str) -> Callable[[Result], Result]:
     return lambda result: replace(result, **{name: np.full(len(result), np.nan) for name in names})
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_lpips_missing(section: Section, tmp_path: Path) -> None:
     found = run(changed(section, without("lpips")), tmp_path)
     assert [one.slug for one in found] == ALL
@@ -268,6 +283,7 @@ def test_a_run_that_is_nan_for_all_images(section: Section, tmp_path: Path) -> N
     assert found["pairs"].tables[0].rows[-1].group.startswith("against Gated")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_that_is_nan_for_some_images(section: Section, tmp_path: Path) -> None:
     def holed(result: Result) -> Result:
         mse = result.mse.copy()
@@ -311,11 +327,13 @@ def test_all_masks_empty(section: Section, tmp_path: Path) -> None:
     assert table.rows[0].values == [120, 0, 0, 120]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_no_area_is_known(section: Section, tmp_path: Path) -> None:
     found = [one.slug for one in run(changed(section, without("area_fraction")), tmp_path)]
     assert found == [slug for slug in ALL if slug != "size"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_some_areas_are_unknown(section: Section, tmp_path: Path) -> None:
     def holed(result: Result) -> Result:
         area = result.area_fraction.copy()
@@ -345,6 +363,7 @@ def test_the_chart_of_shifts_runs_from_the_lowest_to_the_highest(section: Sectio
     assert [isnan(value) for value in values] == [False, True, True, True, False]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_categories_of_one_image_and_of_none(section: Section, tmp_path: Path) -> None:
     def named(result: Result) -> Result:
         names = np.array([f"kind {i}" if i < 30 else "" for i in range(len(result))])
@@ -369,6 +388,7 @@ def test_nothing_to_correct(section: Section, tmp_path: Path) -> None:
     assert "failures" not in found
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_sections_do_not_share_a_file(tmp_path: Path) -> None:
     folder = evaluations.write(tmp_path / "e", {"COCOExp": 30, "HCOCO": 25}, MODELS, strips=0, further=True)
     one, two = sections([read(folder)])
@@ -377,6 +397,7 @@ def test_two_sections_do_not_share_a_file(tmp_path: Path) -> None:
     assert {path.stem for path in (tmp_path / "tables").glob("*.md")} == written[0] | written[1]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_stage_is_compared_with_its_true_masks(tmp_path: Path) -> None:
     folder = evaluations.write(tmp_path / "e", {"COCOExp": 40}, ("two_stage",), strips=0, further=True, lpips=None)
     found = {part.slug: part for part in run(sections([read(folder)])[0], tmp_path)}
