@@ -217,6 +217,17 @@ def test_runs_are_compared_with_doing_nothing_and_with_the_best(section: Section
     assert any("not independent" in note for note in table.notes)
 
 
+def test_the_best_run_is_one_with_an_error_and_without_the_mask(section: Section) -> None:
+    def best(*spoilt: str) -> str | None:
+        one = changed(section, lambda result: without("mse")(result) if result.model in spoilt else result)
+        found = paired_chapter.best_without_the_mask(one)
+        return found and found.model
+
+    assert [best(), best("dih_nm"), best("ptc_dih"), best("dih_nm", "ptc_dih", "gated")] == [
+        "ptc_dih", "ptc_dih", "gated", None
+    ]  # fmt: skip
+
+
 def test_where_shows_the_median_correction_and_the_mean_of_the_rest(section: Section) -> None:
     table = where.table(section)
     result = section.results[1]
