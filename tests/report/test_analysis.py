@@ -185,6 +185,17 @@ def test_rows_of_groups_hold_the_change_and_the_best_in_bold(section: Section) -
     assert row.bold == {min(fair, key=lambda i: row.values[i])}
 
 
+def test_a_change_is_against_the_input_of_the_same_images(section: Section) -> None:
+    def holed(result: Result) -> Result:
+        mse = result.identity_mse / 2
+        mse[::2] = np.nan
+        return replace(result, mse=mse) if result.model == "gated" else result
+
+    table = categories.table(changed(section, holed))
+    place = column(table, "gated-seed0_change_percent")
+    assert [row.values[place] for row in table.rows] == pytest.approx([-50] * len(table.rows))
+
+
 def test_how_sure_holds_medians_and_intervals(section: Section) -> None:
     table = means_chapter.how_sure(section)
     result = section.results[3]
