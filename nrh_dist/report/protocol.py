@@ -6,7 +6,21 @@ from nrh_dist.report.sections import Section
 from nrh_dist.report.shown import Table
 
 MOST = 4  # definitions beside a table; all of them are at the end of the page
-SHOWN = {"mse": "MSE", "psnr": "PSNR", "fmse": "fMSE", "lpips": "LPIPS", "worse1": "worse by > 1"}
+SHOWN = {
+    "mse": "MSE",
+    "psnr": "PSNR",
+    "fmse": "fMSE",
+    "lpips": "LPIPS",
+    "identity_mse": "MSE of identity",
+    "identity_psnr": "PSNR of identity",
+    "mse_outside": "MSE outside the mask",
+    "mse_edge": "MSE along the edge",
+    "chroma_drift": "drift of a and b",
+    "psnr_range": "PSNR as DoveNet's",
+    "psnr_target_max": "PSNR as iSSAM's",
+    "worse": "worse by > 0.01",
+    "worse1": "worse by > 1",
+}
 
 
 def line(section: Section, table: Table) -> str:

@@ -42,6 +42,11 @@ class Table:
     notes: list[str] = field(default_factory=list)
     most: int | None = None
 
+    def decimals(self, row: Row, column: int) -> int:
+        """Of a cell: the row's where it has some, but counts stay whole."""
+        own = self.columns[column].decimals
+        return own if row.decimals is None or own == 0 else row.decimals
+
     def head(self) -> "Table":
         """The table as the page shows it."""
         if self.most is None or len(self.rows) <= self.most:

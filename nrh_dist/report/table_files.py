@@ -91,10 +91,7 @@ def _latex_heads(table: Table) -> list[str]:
 
 
 def _cells(table: Table, row: Row) -> list[str]:
-    return [
-        number(value, column.decimals if row.decimals is None else row.decimals)
-        for column, value in zip(table.columns, row.values, strict=True)
-    ]
+    return [number(value, table.decimals(row, i)) for i, value in enumerate(row.values)]
 
 
 def _piped(line: list[str], widths: list[int]) -> str:

@@ -17,7 +17,7 @@ from nrh_dist.report import harmoniser_chapter, html, protocol
 from nrh_dist.report.collect import read
 from nrh_dist.report.parts import number
 from nrh_dist.report.sections import sections
-from nrh_dist.report.shown import Column, Table
+from nrh_dist.report.shown import Column, Row, Table
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +108,7 @@ def test_protocol_defines_what_the_table_shows(tmp_path: Path) -> None:
         return protocol.line(section, Table("t", caption, [Column(key, key) for key in keys], []))
 
     assert line("mse_low", "count") == f"{place}. MSE: 0..255 scale."
-    assert line("mse_outside_mean") == f"{place}. mse outside: outside the mask."
+    assert line("mse_outside_mean") == f"{place}. MSE outside the mask: outside the mask."
     assert line("0-10%", caption="PSNR by size") == f"{place}. PSNR: peak 255. size bin: tenths."
     assert line("count") == f"{place}."
 
@@ -264,6 +264,12 @@ def test_a_failure_leaves_the_earlier_report_whole(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         html.write([folder], tmp_path / "new")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e", "report"]
+
+
+def test_counts_stay_whole_in_rows_of_many_decimals() -> None:
+    columns = [Column("images", "Images", decimals=0), Column("lpips", "LPIPS", decimals=2)]
+    table = Table("t", "Title", columns, [Row("a", [5, 0.5], decimals=4), Row("b", [5, 0.5])])
+    assert [[table.decimals(row, i) for i in range(2)] for row in table.rows] == [[0, 4], [0, 2]]
 
 
 def test_numbers_are_written_one_way() -> None:
