@@ -8,10 +8,11 @@ from pathlib import Path
 import evaluations
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from nrh_dist.errors import UserError
-from nrh_dist.report import against, against_figures
+from nrh_dist.report import against, against_figures, figures
 from nrh_dist.report.collect import read
 
 
@@ -103,4 +104,13 @@ def test_chart_draws_one_image_without_any_error(panels: int, tmp_path: Path) ->
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         against_figures.draw([one] * panels, tmp_path / "a.png")
-    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_images_without_any_error_are_drawn_at_the_lowest_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
+    against_figures.draw([against_figures.Panel("m", np.array([0.0, 50.0]), np.array([30.0, 0.0]))], tmp_path / "a.png")
+    points = {(x, y) for line in drawn[0].axes[0].lines[1:] for x, y in zip(*line.get_data(), strict=True)}
+    assert points == {(figures.LOWEST_MSE, 30.0), (50.0, figures.LOWEST_MSE)}

@@ -9,7 +9,7 @@ import pytest
 
 from nrh_dist.errors import UserError
 from nrh_dist.report import collect
-from nrh_dist.report.result import FURTHER
+from nrh_dist.report.result import FURTHER, photos_of
 from nrh_dist.report.sections import sections
 
 
@@ -89,6 +89,11 @@ def test_identity_from_the_columns_keeps_what_is_of_the_image(tmp_path: Path) ->
     np.testing.assert_array_equal(identity.shift_stops, other.shift_stops)
     np.testing.assert_array_equal(identity.category, other.category)
     assert not identity.has("correction") and not identity.has("detected")
+
+
+def test_a_photo_is_what_stands_before_the_last_two_underscores() -> None:
+    names = ["c1_2_3", "c1_9_1", "d1-2_x_10_1", "d1-2_y_10_1", "c1_2_3"]
+    assert photos_of(["A"] * 4 + ["B"], names).tolist() == [0, 0, 1, 2, 3]
 
 
 def test_runs_are_brought_into_one_order(folder: Path) -> None:
