@@ -166,10 +166,12 @@ def _by_size(entries: list[Entry]) -> list[str]:
 
 def _made(result: Published) -> list[str]:
     """Note, commit, cost and commands of one result."""
-    counts = ", ".join(f"{name} {count:,}" for one in result.data_sets for name, count in one.counts.items())
+    counts = {name: count for one in result.data_sets for name, count in one.counts.items()}
+    names = " + ".join(counts)
     photos = sum(one.photos for one in result.data_sets)
     lines = [
-        f"{_text(counts)} images of {photos:,} photos, {result.split} split, {result.size} × {result.size} px.",
+        f"{_text(names)}: {sum(counts.values()):,} images of {photos:,} photos, {result.split} split, "
+        f"{result.size} × {result.size} px.",
         _text(result.note),
         f"Commit: {_text(result.commit or 'not recorded')}"
         + (f", nrh_dist {_text(result.version)}." if result.version else "."),
@@ -223,7 +225,8 @@ def _studies(folder: Path) -> list[str]:
         if not heading.startswith("# "):
             raise UserError(f"{path} must begin with a heading, as in '# Title': its first line is its place in {PAGE}")
         text = next((block for block in blocks[1:] if block[0].isalnum() or block[0] in "*`[(“"), "")
-        lines.append(f"* [{heading.removeprefix('# ')}]({path.name}): {' '.join(text.split())}")
+        first = re.sub(":$", ".", " ".join(text.split()))
+        lines.append(f"* [{heading.removeprefix('# ')}]({path.name}): {first}")
     return lines
 
 

@@ -144,7 +144,7 @@ def placeless_command(command: str) -> str:
 def training_command(run: Run) -> str:
     """The command that trains the run again; empty for one that was not trained."""
     words = [f"{key}={_word(value)}" for key, value in run.config.items() if value is not None]
-    return shlex.join(["nrh", "train", *words]) if words else ""
+    return shlex.join(["nrh", "train", *words, f"run.name={run.run}"]) if words else ""
 
 
 def _word(value: object) -> str:

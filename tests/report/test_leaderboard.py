@@ -106,7 +106,8 @@ def test_ours_stand_beside_the_published_numbers(folder: Path, tmp_path: Path) -
     assert "None of ours yet." in text.split("### COCO-Exp")[1].split("### Mine")[0]
     made = text.split("## How ours were made")[1]
     for words in ("Drawn, no photos.", evaluations.PROVENANCE["command"], "0.067 CPU hours", "LPIPS was not measured",
-                  "train.epochs=5", "1.500 hours, 2 workers, cpu"):  # fmt: skip
+                  "train.epochs=5 run.name=ptc_dih-seed0`", "1.500 hours, 2 workers, cpu",
+                  "HCOCO + Mine: 50 images of 25 photos, test split, 64 × 64 px"):  # fmt: skip
         assert words in made, words
 
 
@@ -148,7 +149,7 @@ def test_what_is_missing_is_shown_as_missing(folder: Path, tmp_path: Path) -> No
 
 def test_studies_are_listed_by_their_first_paragraph(folder: Path) -> None:
     (folder / "b.md").write_text(
-        "# Second `b`\n\n![a picture](b.png)\n\n```sh\nnrh demo\n```\n\nWhat was\nfound.\n\nMore.\n"
+        "# Second `b`\n\n![a picture](b.png)\n\n```sh\nnrh demo\n```\n\nWhat was\nfound:\n\nMore.\n"
     )
     (folder / "a.md").write_text("# First\n\n**Nothing** was found.\n")
     lines = leaderboard.render(folder).split("## Studies\n\n")[1].splitlines()
