@@ -14,7 +14,7 @@ RULES = {
     "wrong way": "the object was moved away from the real photo",
     "under-corrected": "less than half of the correction was made",
     "over-corrected": "more than one and a half times the correction was made",
-    "other": "the error did not fall for none of the other reasons",
+    "other": "the error did not fall, and none of the other reasons fits",
 }
 DETECTED = 0.5  # of the detector's mask inside the object, on average
 HERE = 0.5  # of the squared change may lie outside the object

@@ -105,6 +105,9 @@ def _population(
                 super().on_trial_add(tune_controller, trial)
                 self._trial_state[trial].last_perturbation_time = done
 
+        def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+            tune_controller.get_live_trials().discard(trial)  # the set itself: else the others wait for it for ever
+
         def _exploit(self, tune_controller: Any, trial: Any, trial_to_clone: Any) -> None:
             try:
                 super()._exploit(tune_controller, trial, trial_to_clone)
@@ -114,7 +117,7 @@ def _population(
         def choose_trial_to_run(self, tune_controller: Any) -> Any:
             chosen = super().choose_trial_to_run(tune_controller)
             if chosen is None and all(one.status == "PAUSED" for one in tune_controller.get_live_trials()):
-                self._next_perturbation_sync += interval  # the last one to arrive has failed: nobody calls the others
+                self._next_perturbation_sync += interval  # who would have come last has failed: nobody calls them
                 chosen = super().choose_trial_to_run(tune_controller)
             return chosen
 

@@ -109,12 +109,12 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
         shutil.rmtree(left, ignore_errors=True)
     room = room_for(first, say)
     places = {"pack": str(pack.absolute()), "home": str(Path.cwd()), "together": room.together}
-    trial = ray_tune.with_parameters(train_trial, searched=searched, **places)
+    trainable = ray_tune.with_parameters(train_trial, searched=searched, **places)
     parameters = starting_points(searched, first.seed, folder)
     is_drawn = bool(parameters)
     tried = {index: noted(one)["assignment"] for index, one in begun(folder).items()}
     results: Any = ray_tune.Tuner(
-        ray_tune.with_resources(trial, room.need),
+        ray_tune.with_resources(trainable, room.need),
         param_space={"trial": ray_tune.grid_search(parameters)} if is_drawn else {},
         tune_config=ray_tune.TuneConfig(
             num_samples=1 if is_drawn else searched.trials,
@@ -137,8 +137,9 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
     ).fit()
     shutil.rmtree(folder / "ray", ignore_errors=True)
     known = failures(folder)
-    for result in results:
-        name = name_of(result)
+    # A result's own configuration may be that of the trial whose weights were taken over.
+    for trial, result in zip(results._experiment_analysis.trials, results, strict=True):
+        name = name_of(trial)
         if result.error and name not in known:
             note_failure(folder / "trials" / name, session.cause(result.error))
 

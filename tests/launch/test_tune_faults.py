@@ -117,7 +117,7 @@ def test_a_stop_lets_the_trials_save_and_says_how_to_go_on(tmp_path, pack, numbe
     process = start(words)
     wait_for_epochs(process, tmp_path / "sweep", 4)
     running = [path.parent for path in (tmp_path / "sweep").glob("trials/*/metrics.jsonl")]
-    before = {path: len(checkpoint.checkpoints(path)) and checkpoint.checkpoints(path)[-1].name for path in running}
+    before = {path: max((one.name for one in checkpoint.checkpoints(path)), default="") for path in running}
     started = time.monotonic()
     os.killpg(process.pid, number) if number is signal.SIGINT else process.send_signal(number)
     said, _ = process.communicate(timeout=DEADLINE)
