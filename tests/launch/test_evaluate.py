@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -66,11 +67,12 @@ def test_a_killed_actor_changes_nothing(undisturbed, runs, tree, tmp_path):
 
     def kill() -> None:
         while not killed:
-            for process in psutil.process_iter(["cmdline"]):
-                if "ray::ScoringActor.work" in (process.info["cmdline"] or []):
-                    os.kill(process.pid, signal.SIGKILL)
-                    killed.append(process.pid)
-                    return
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    if "ray::ScoringActor.work" in process.cmdline():
+                        os.kill(process.pid, signal.SIGKILL)
+                        killed.append(process.pid)
+                        return
             time.sleep(0.01)
 
     killer = threading.Thread(target=kill, daemon=True)
