@@ -114,8 +114,8 @@ def _score(
         scoring.fill(shards, pool, rows, options.actors, say)
         scores = [_scores(entry, shards, number, names) for number, entry in enumerate(found)]
         strips.write(pool, folder / "strips", pack, rows, found, scores)
-    columns = [*(name for name in (*FIRST, *names) if name not in measures.PEAKS), *FACTS, *names]
-    scoring.write_csv(folder / "per_image.csv", list(dict.fromkeys(columns)), _per_image(pack, rows, facts, scores))
+    columns = list(dict.fromkeys([*FIRST, *measures.NAMES, *FACTS, *names]))
+    scoring.write_csv(folder / "per_image.csv", columns, _per_image(pack, rows, facts, scores))
     images = Images(np.array([pack.datasets[row] for row in rows]), pack.area_fractions[rows])
     content = {
         **about,

@@ -122,14 +122,14 @@ def staged(out: Path) -> Iterator[Path]:
         _clear(partial)
         try:
             yield partial
-        except OSError as error:
-            raise UserError(
-                f"cannot write {out}: {error.strerror or error}; mend that and give the same command again"
-            ) from None
-        except BaseException:
+        except BaseException as error:
             _clear(partial)
             if not shards.is_begun(partial):
                 shutil.rmtree(partial, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise UserError(
+                    f"cannot write {out}: {error.strerror or error}; mend that and give the same command again"
+                ) from None
             raise
         shards.remove(partial)
         (partial / ".lock").unlink()

@@ -59,14 +59,7 @@ def by_model(found: Sequence[Pair], left_out: int) -> Table:
         Column("mse_before", "before", "MSE"),
         Column("mse_now", "now", "MSE"),
         Column("change_percent", "change, %", "MSE", 1),
-        Column("improved_percent", "improved", "images, % (by > 1)", 1),
-        Column("worse_percent", "got worse", "images, % (by > 1)", 1),
-        Column("change", "mean", "now − before"),
-        Column("change_low", "95 % from", "now − before"),
-        Column("change_high", "to", "now − before"),
-        Column("photos", "photos", "signed-rank test", 0),
-        Column("p", "p", "signed-rank test", 4),
-        Column("p_holm", "p, Holm", "signed-rank test", 4),
+        *paired.columns("now − before"),
     ]
     rows, tests = [], []
     for model, chosen in by_models(found).items():
@@ -74,9 +67,8 @@ def by_model(found: Sequence[Pair], left_out: int) -> Table:
         photos = photos_of([pair.dataset for pair in chosen], [pair.name for pair in chosen])
         test = paired.compare(photos, now, before)
         tests.append(test.p)
-        values = [len(now), mean(before), mean(now), percent(mean(now), mean(before))]
-        values += [100 * test.better1, 100 * test.worse1, test.difference.value, *test.difference.bounds]
-        rows.append(Row(label_of(model), [*values, test.difference.photos, test.p], "", model))
+        values = [len(now), mean(before), mean(now), percent(mean(now), mean(before)), *test.cells()]
+        rows.append(Row(label_of(model), values, "", model))
     corrected = zip(rows, paired.holm(tests), strict=True)
     rows = [replace(row, values=[*row.values, p]) for row, p in corrected]
     notes = [f"Several runs of one model are averaged per image. {bootstrap.NOTE} {paired.NOTE}"]

@@ -14,7 +14,7 @@ from nrh_dist.report import bootstrap, figures
 from nrh_dist.report.bootstrap import Estimate
 from nrh_dist.report.figures import COLOURS, FEW_IMAGES, LOWEST_MSE, MARKERS, OTHER_COLOUR
 from nrh_dist.report.groups import Groups
-from nrh_dist.report.parts import shortened
+from nrh_dist.report.parts import Picture, shortened
 from nrh_dist.report.result import IDENTITY, Result
 from nrh_dist.report.sections import Section
 
@@ -60,6 +60,30 @@ def bin_lines(section: Section, groups: Groups, shown: Sequence[int], axis: str,
     title = "Change of MSE against doing nothing, %" if relative else "Mean MSE (log scale)"
     ticks = [f"{groups.labels[j]}\n{counts[j]:,}" for j in shown]
     return BinLines(ticks, lines, title, f"{axis},\nover the number of images", relative)
+
+
+def charts(section: Section, groups: Groups, shown: Sequence[int], name: str, axis: str, folder: Path) -> list[Picture]:
+    """Mean MSE and its change over the groups ``shown``, drawn to ``figures`` in ``folder`` where there is a run."""
+    found = []
+    for relative in (False, True):
+        data = bin_lines(section, groups, shown, axis, relative)
+        if not data.lines:
+            continue
+        file = f"figures/{name}{'-change' if relative else ''}-{section.slug}.png"
+        draw(data, folder / file)
+        runs = ", ".join(line.label for line in data.lines)
+        alt = f"{data.title} by {axis} for {runs}; the numbers are in the table above."
+        found.append(Picture(file, alt, _caption(relative, axis)))
+    return found
+
+
+def _caption(relative: bool, axis: str) -> str:
+    said = (
+        f"Change of mean MSE against doing nothing, by {axis}. Above the dashed line the model does harm."
+        if relative
+        else f"Mean MSE by {axis}; dashed: doing nothing."
+    )
+    return f"{said} Bars: 95 % intervals. Hollow: fewer than {FEW_IMAGES} images."
 
 
 def changes(result: Result, groups: Groups) -> list[Estimate]:

@@ -13,17 +13,7 @@ from nrh_dist.report.shown import Analysis, Column, Row, Table
 from nrh_dist.report.statistics import mean
 
 LONGEST_LABEL = 22  # letters of a run in a chart's title
-COLUMNS = [
-    Column("images", "Images", "", 0),
-    Column("mse_difference", "mean", "difference in MSE"),
-    Column("mse_difference_low", "95 % from", "difference in MSE"),
-    Column("mse_difference_high", "to", "difference in MSE"),
-    Column("better1_percent", "better by > 1", "images, %", 1),
-    Column("worse1_percent", "worse by > 1", "images, %", 1),
-    Column("photos", "photos", "signed-rank test", 0),
-    Column("p", "p", "signed-rank test", 4),
-    Column("p_holm", "p, Holm", "signed-rank test", 4),
-]
+COLUMNS = [Column("images", "Images", "", 0), *paired.columns("difference in MSE")]
 
 
 @dataclass(frozen=True)
@@ -64,11 +54,9 @@ def table(section: Section, found: list[Comparison]) -> Table:
     for one, corrected in zip(found, paired.holm([one.found.p for one in found]), strict=True):
         against = section.labels[one.other.run]
         group = "against doing nothing" if one.other.model == IDENTITY else f"against {against}, the best without mask"
-        difference, result = one.found.difference, one.found
-        cells = [result.images, difference.value, *difference.bounds, 100 * result.better1, 100 * result.worse1]
-        cells += [difference.photos, result.p, corrected]
+        cells = [one.found.images, *one.found.cells(), corrected]
         rows.append(Row(section.labels[one.one.run], cells, group, one.one.model, one.one.run))
-    notes = [f"Below 0 the run has the lower error. {bootstrap.NOTE} {paired.NOTE} 0.0000: below 0.00005."]
+    notes = [f"Below 0 the run has the lower error. {bootstrap.NOTE} {paired.NOTE}"]
     caption = "Differences between runs, image by image"
     return Table(f"pairs-{section.slug}", caption, COLUMNS, rows, notes)
 

@@ -3,13 +3,10 @@
 from pathlib import Path
 
 from nrh_dist.report import bin_figures
-from nrh_dist.report.bin_figures import BinLines
 from nrh_dist.report.group_table import columns_of, rows_of
 from nrh_dist.report.groups import SUB_THRESHOLD_STOPS, Groups, stops
-from nrh_dist.report.parts import Picture
 from nrh_dist.report.sections import Section
 from nrh_dist.report.shown import Analysis, Table
-from nrh_dist.report.size_chapter import caption, names
 
 SHORT = ["< −1", "−1 to\n−0.5", "−0.5 to\n−0.22", "−0.22\nto 0", "0 to\n0.22", "0.22\nto 0.5", "0.5\nto 1", "≥ 1"]
 
@@ -18,7 +15,8 @@ def analyse(section: Section, folder: Path) -> Analysis | None:
     """None where no shift is known."""
     if not section.identity.has("shift_stops"):
         return None
-    return Analysis("shift", "By size of the shift", [], [table(section)], _charts(section, folder))
+    charts = bin_figures.charts(section, *drawn(section), "shift", "shift of mean L in stops", folder)
+    return Analysis("shift", "By size of the shift", [], [table(section)], charts)
 
 
 def table(section: Section) -> Table:
@@ -37,21 +35,8 @@ def table(section: Section) -> Table:
     return Table(f"shift-{section.slug}", "MSE by size of the shift", columns_of(section), rows, notes)
 
 
-def lines(section: Section, relative: bool) -> BinLines:
-    """MSE by shift, or its change, from the lowest bin with images to the highest."""
+def drawn(section: Section) -> tuple[Groups, range]:
+    """The groups, from the lowest with images to the highest."""
     groups = Groups(SHORT, stops(section.identity.shift_stops).index)
     filled = groups.counts().nonzero()[0]
-    shown = range(filled[0], filled[-1] + 1)
-    return bin_figures.bin_lines(section, groups, shown, "shift of mean L in stops", relative)
-
-
-def _charts(section: Section, folder: Path) -> list[Picture]:
-    charts = []
-    for relative in (False, True):
-        data = lines(section, relative)
-        if not data.lines:
-            continue
-        file = f"figures/shift{'-change' if relative else ''}-{section.slug}.png"
-        bin_figures.draw(data, folder / file)
-        charts.append(Picture(file, f"{data.title} by shift for {names(data)}.", caption(relative, "shift in stops")))
-    return charts
+    return groups, range(filled[0], filled[-1] + 1)

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from nrh_dist.report import bin_figures, figures, tables
+from nrh_dist.report import bin_figures, tables
 from nrh_dist.report.groups import Groups, field_bins, tenths
-from nrh_dist.report.parts import Picture
 from nrh_dist.report.sections import Section
 from nrh_dist.report.shown import Analysis, Column, Row, Table, spaced, with_best
 from nrh_dist.report.statistics import mean
@@ -17,7 +16,8 @@ def analyse(section: Section, folder: Path) -> Analysis | None:
     if not section.identity.has("area_fraction"):
         return None
     shown = [tables.table_3(section), field_table(section)]
-    return Analysis("size", "By object size", [], shown, _charts(section, folder))
+    charts = bin_figures.charts(section, *drawn(section), "bins", "object size in % of the image", folder)
+    return Analysis("size", "By object size", [], shown, charts)
 
 
 def field_table(section: Section) -> Table:
@@ -41,31 +41,8 @@ def field_table(section: Section) -> Table:
     return Table(f"field-bins-{section.slug}", "Means by object size, in the field’s bins", columns, rows, notes)
 
 
-def _charts(section: Section, folder: Path) -> list[Picture]:
+def drawn(section: Section) -> tuple[Groups, range]:
+    """Tenths, from the first to the last with images."""
     groups = tenths(section.identity.area_fraction)
-    shown = range(groups.index.max() + 1)
-    groups = Groups([label.removesuffix("%").replace("-", "–") for label in groups.labels], groups.index)
-    charts = []
-    for relative in (False, True):
-        data = bin_figures.bin_lines(section, groups, shown, "object size, % of the image", relative)
-        if not data.lines:
-            continue
-        file = f"figures/bins{'-change' if relative else ''}-{section.slug}.png"
-        bin_figures.draw(data, folder / file)
-        charts.append(Picture(file, f"{data.title} by size bin for {names(data)}.", caption(relative, "object size")))
-    return charts
-
-
-def names(data: bin_figures.BinLines) -> str:
-    """The runs of a chart, for who cannot see it."""
-    return ", ".join(line.label for line in data.lines) + "; the numbers are in the table above"
-
-
-def caption(relative: bool, axis: str) -> str:
-    """What stands below a chart of lines over groups."""
-    said = (
-        f"Change of mean MSE against doing nothing, by {axis}. Above the dashed line the model does harm."
-        if relative
-        else f"Mean MSE by {axis}; dashed: doing nothing."
-    )
-    return f"{said} Bars: 95 % intervals. Hollow: fewer than {figures.FEW_IMAGES} images."
+    labels = [label.removesuffix("%").replace("-", "–") for label in groups.labels]
+    return Groups(labels, groups.index), range(groups.index.max() + 1)

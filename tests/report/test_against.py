@@ -68,8 +68,8 @@ def test_the_paired_test_tells_a_change_from_none(tmp_path: Path) -> None:
     keys = [column.key for column in table.columns]
     rows = {row.model: dict(zip(keys, row.values, strict=True)) for row in table.rows}
     difference = now.results[2].mse - before.results[2].mse
-    assert rows["ptc_dih"]["change"] == pytest.approx(difference.mean())
-    assert rows["ptc_dih"]["change_low"] < difference.mean() < rows["ptc_dih"]["change_high"] < 0
+    assert rows["ptc_dih"]["mse_difference"] == pytest.approx(difference.mean())
+    assert rows["ptc_dih"]["mse_difference_low"] < difference.mean() < rows["ptc_dih"]["mse_difference_high"] < 0
     assert rows["ptc_dih"]["p"] < 0.001
     assert rows["ptc_dih"]["photos"] == 20
     assert isnan(rows["dih_m"]["p"]) and isnan(rows["dih_m"]["p_holm"])  # nothing changed: no test

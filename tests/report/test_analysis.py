@@ -371,12 +371,13 @@ def test_every_shift_is_the_same(section: Section, tmp_path: Path) -> None:
     one = changed(section, lambda result: replace(result, shift_stops=np.full(len(result), 0.1)))
     found = {part.slug: part for part in run(one, tmp_path)}
     assert [row.label for row in found["shift"].tables[0].rows] == ["All", "0 to 0.22, sub-threshold"]
-    assert shift.lines(one, True).ticks == ["0 to\n0.22\n120"]
+    assert bin_figures.bin_lines(one, *shift.drawn(one), "", True).ticks == ["0 to\n0.22\n120"]
 
 
 def test_the_chart_of_shifts_runs_from_the_lowest_to_the_highest(section: Section) -> None:
     ends = np.where(np.arange(120) < 30, -0.3, 0.7)
-    lines = shift.lines(changed(section, lambda result: replace(result, shift_stops=ends)), False)
+    one = changed(section, lambda result: replace(result, shift_stops=ends))
+    lines = bin_figures.bin_lines(one, *shift.drawn(one), "", False)
     assert [tick.replace("\n", " ") for tick in lines.ticks] == [
         "−0.5 to −0.22 30", "−0.22 to 0 0", "0 to 0.22 0", "0.22 to 0.5 0", "0.5 to 1 90"
     ]  # fmt: skip

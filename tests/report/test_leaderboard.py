@@ -243,5 +243,5 @@ def test_absolute_paths_lose_their_place() -> None:
     command = "nrh evaluate /home/me/runs/a runs/b identity --data '/d/my photos/x' --out=/tmp/e/ data.root=~/c lr=0.1"
     assert placeless_command(command) == "nrh evaluate a runs/b identity --data x --out=e data.root=c lr=0.1"
     assert placeless_command("not 'closed /home/me/x") == "not 'closed x"
-    message = "weights at /root/.cache/hub/a.pth, and ~/b/c: a/b is 3/4"
+    message = "weights at /home/me/.cache/hub/a.pth, and ~/b/c: a/b is 3/4"
     assert placeless(message) == "weights at a.pth, and c: a/b is 3/4"
