@@ -51,7 +51,8 @@ def track(folder: Path, config: Config, say: Say) -> str:
         run.tell("table", key=table.stem, path=str(table.absolute()))
     run.finish()
     if run.has_failed:
-        shutil.rmtree(folder / "wandb", ignore_errors=True)
+        for failed in folder.glob(f"wandb/*run-*-{id}"):  # others may not be sent yet
+            shutil.rmtree(failed, ignore_errors=True)
         raise UserError(f"W&B made no run of {folder}, for the reason above: the same command tries again")
     is_offline = any(folder.glob(f"wandb/offline-run-*-{id}"))
     say(f"{folder} is W&B run {id}" + (f"; nrh track sync {folder} sends it" if is_offline else ""))

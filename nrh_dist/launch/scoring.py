@@ -3,11 +3,12 @@ when all is done."""
 
 import csv
 import hashlib
+import json
 import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from nrh_dist.launch.pool import Pool
 DEFAULT_SIZE = 256
 MOST_BATCHES = 8  # in an item of work
 ITEMS = 16  # an actor should get at least, so that the last ones end together
+OWN = {"per_image.csv", "thresholds.csv", "offsets.csv", "summary.json", "provenance.json", "strips"}
+WANDB = "wandb"  # what nrh track evaluation made, perhaps not sent yet: it outlives a new evaluation
 
 
 class ScoringActor:
@@ -113,29 +116,81 @@ def fill(found: Shards, pool: Pool, rows: np.ndarray, actors: int, say: Say) -> 
 def staged(out: Path) -> Iterator[Path]:
     """A temporary folder beside ``out`` that takes its name when all is written; refuses what is no evaluation.
 
-    What was scored stays in it when the block fails or the process dies, and the next attempt goes on from there.
+    What was scored stays in it when the block or the taking of the name fails or the process dies, and the next attempt
+    goes on from there. An earlier evaluation is deleted last, but for its W&B runs.
     """
-    if out.exists() and not (out / "summary.json").exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists and is no evaluation: choose another --out")
-    partial = out.with_name(f".{out.name}.partial")
+    out = out.resolve()
+    if os.path.ismount(out):
+        raise UserError(f"{out} is a mount point, which cannot be replaced: give a folder below it as --out")
+    partial, earlier = out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.earlier")
     with locked(partial):
-        _clear(partial)
         try:
-            yield partial
-        except BaseException as error:
+            _settle(out, earlier)
+            _require_replaceable(out)
             _clear(partial)
+            yield partial
+            _install(partial, out, earlier)
+        except BaseException as error:
+            with suppress(OSError):
+                _clear(partial)
             if not shards.is_begun(partial):
                 shutil.rmtree(partial, ignore_errors=True)
             if isinstance(error, OSError):
-                raise UserError(
-                    f"cannot write {out}: {error.strerror or error}; mend that and give the same command again"
-                ) from None
+                raise _explained(error, partial, out) from None
             raise
-        shards.remove(partial)
-        (partial / ".lock").unlink()
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(partial, out)
+        with suppress(OSError):  # it is done and in its place: the next attempt tries again what was left over
+            shards.remove(out)
+            (out / ".lock").unlink()
+            _settle(out, earlier)
+
+
+def _require_replaceable(out: Path) -> None:
+    """``UserError`` where ``out`` holds what an evaluation did not write."""
+    if not out.exists():
+        return
+    names = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}
+    if not names:
+        return
+    try:
+        summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+        is_ours = "schema" in summary and "checkpoints" in summary
+    except (OSError, ValueError, TypeError):
+        is_ours = False
+    if not is_ours:
+        raise UserError(f"{out} exists and is no evaluation: choose another --out")
+    if others := sorted(names - {*OWN, WANDB, ".lock", *shards.FILES}):
+        raise UserError(f"{out} holds {others[0]}, which no evaluation wrote: move it, or choose another --out")
+
+
+def _install(partial: Path, out: Path, earlier: Path) -> None:
+    """Let ``partial`` take the place of ``out``, which steps aside; ``out`` is as it was where that fails."""
+    if out.exists():
+        os.rename(out, earlier)
+    try:
+        os.rename(partial, out)
+    except BaseException:
+        if earlier.exists():
+            os.rename(earlier, out)
+        raise
+
+
+def _settle(out: Path, earlier: Path) -> None:
+    """Delete ``earlier``, whose W&B runs move into ``out``; where a kill left no ``out``, ``earlier`` is it."""
+    if not earlier.exists():
+        return
+    if not out.exists():
+        os.rename(earlier, out)
+        return
+    if (earlier / WANDB).exists() and not (out / WANDB).exists():
+        os.rename(earlier / WANDB, out / WANDB)
+    shutil.rmtree(earlier)
+
+
+def _explained(error: OSError, partial: Path, out: Path) -> UserError:
+    """What failed, by name where it is not one of the evaluation's own files."""
+    file = Path(error.filename) if isinstance(error.filename, str) else out
+    what = f"cannot write {out}" if file == out or file.is_relative_to(partial) else str(file)
+    return UserError(f"{what}: {error.strerror or error}; mend that and give the same command again")
 
 
 def _clear(partial: Path) -> None:
@@ -147,7 +202,7 @@ def _clear(partial: Path) -> None:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Rows as CSV: numbers with six decimals, None and nan empty cells."""
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows({column: _cell(row.get(column)) for column in columns} for row in rows)

@@ -78,9 +78,12 @@ def test_its_checkpoint_is_the_one_that_the_training_logged(evaluation, scored, 
 
 
 def test_what_failed_can_be_tried_again(evaluation):
+    other = evaluation / "wandb" / "offline-run-1-other"
+    other.mkdir(parents=True)
     (evaluation / "per_image.csv").write_text("")
     with pytest.raises(UserError, match=r"W&B made no run of .*: the same command tries again"):
         track_evaluation.track(evaluation, config.load(None, OFFLINE), print)
+    assert other.exists() and not [one for one in wandb_folders(evaluation) if one != other]
     (evaluation / "per_image.csv").write_text("run,mse\nr,1\n")
     assert track_evaluation.track(evaluation, config.load(None, OFFLINE), print)
 
