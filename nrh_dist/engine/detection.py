@@ -48,9 +48,8 @@ class Curves(NamedTuple):
         return np.concatenate([self.probability, self.iou[..., None], self.soft_f1[..., None]], axis=-1).ravel()
 
 
-def curves_in(row: np.ndarray, found: Sequence[Entry]) -> list[Curves]:
-    """Each detector's curves, from the row that ``Curves.flat`` of all of them makes."""
-    counts = [len(transforms_of(entry)) for entry in found]
+def curves_in(row: np.ndarray, counts: Sequence[int]) -> list[Curves]:
+    """Each detector's curves, from the row that ``Curves.flat`` of all makes; ``counts`` are their transforms."""
     parts = np.split(row, np.cumsum(counts)[:-1] * len(OFFSETS) * 4)
     values = [part.reshape(count, len(OFFSETS), 4) for part, count in zip(parts, counts, strict=True)]
     return [Curves(one[..., :2], one[..., 2], one[..., 3]) for one in values]

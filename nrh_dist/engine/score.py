@@ -102,23 +102,23 @@ class Scorer:
         return np.concatenate([measured.of(one).numpy() for one in self._predictions(batch)], axis=1)
 
     @torch.no_grad()
-    def render(self, row: int) -> dict[str, np.ndarray]:
-        """Pictures of one pack row, uint8: each entry's output by its run, its detector mask as ``run-mask``.
+    def render(self, row: int) -> dict[str, dict[str, np.ndarray]]:
+        """Pictures of one pack row, uint8, by run: the ``outputs`` of all entries, the ``masks`` of their detectors.
 
         A mask is HW, or HW3 where it has two classes: red for a negative shift, green for a positive one.
         """
         batch = gather(self.pack, np.array([row]), self.device)
-        pictures = {}
+        outputs, masks = {}, {}
         for entry, prediction in zip(self.entries, self._predictions(batch), strict=True):
             if entry.path is None:
                 continue
-            pictures[entry.run] = picture(metrics.to_255(prediction.image)[0])
+            outputs[entry.run] = picture(metrics.to_255(prediction.image)[0])
             if prediction.signs is not None:
                 signs = torch.cat([prediction.signs[0], torch.zeros_like(prediction.signs[0, :1])])
-                pictures[f"{entry.run}-mask"] = picture(signs * 255)
+                masks[entry.run] = picture(signs * 255)
             elif prediction.mask is not None:
-                pictures[f"{entry.run}-mask"] = picture(prediction.mask[0] * 255)
-        return pictures
+                masks[entry.run] = picture(prediction.mask[0] * 255)
+        return {"outputs": outputs, "masks": masks}
 
     def _predictions(self, batch: Batch) -> Iterator[Prediction]:
         for predict in self.predict:

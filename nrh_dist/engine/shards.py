@@ -1,22 +1,25 @@
 """The numbers of an unfinished evaluation: on the disk as soon as they are known, each row once.
 
 values.f64     rows x width float64, the rows in the order of the evaluation
-done.txt       one finished chunk a line: its number and the CRC-32 of its values
+done.txt       one finished chunk a line: its number, the CRC-32 of its values, and the seconds since the one before
 header.json    what is scored, by what, and on what
 """
 
 import json
 import os
+import time
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from nrh_dist.engine.files import write_json
 
 FILES = VALUES, DONE, HEADER = "values.f64", "done.txt", "header.json"
+BLOCK = 1 << 20  # bytes
 
 
 class Shards:
@@ -24,6 +27,7 @@ class Shards:
 
     A chunk counts as there if its values have the sum that was noted after they were written. Values of another
     ``header`` are forgotten. Memory does not grow with the rows. ``OSError`` where the disk has no room for all of it.
+    ``seconds`` is what earlier lives took, each from its beginning to the last chunk that it finished.
     """
 
     def __init__(self, folder: Path, header: dict[str, Any], rows: int, width: int, chunk: int) -> None:
@@ -33,10 +37,12 @@ class Shards:
             remove(folder)
             write_json(folder / HEADER, header)
         with (folder / VALUES).open("ab") as file:
-            os.posix_fallocate(file.fileno(), 0, 8 * rows * width)  # a map of a full disk would end the process
-            file.truncate(8 * rows * width)
+            _allocate(file, 8 * rows * width)
         self._values = np.memmap(folder / VALUES, np.float64, mode="r+", shape=(rows, width))
-        self._done = {number for number, crc in self._noted() if crc == self._crc(number)}
+        noted = self._noted()
+        self.seconds = sum(seconds for _, _, seconds in noted)
+        self._done = {number for number, crc, _ in noted if crc == self._crc(number)}
+        self._since = time.monotonic()
 
     def missing(self) -> list[int]:
         """The chunks that are not there, in order."""
@@ -55,7 +61,9 @@ class Shards:
                 stop = start + place.stop - place.start
                 self._values[place] = values[start:stop]
                 start = stop
-                log.write(f"{number} {self._crc(number)}\n")
+                now = time.monotonic()
+                log.write(f"{number} {self._crc(number)} {now - self._since:.6f}\n")
+                self._since = now
                 self._done.add(number)
 
     def column(self, position: int) -> np.ndarray:
@@ -66,17 +74,28 @@ class Shards:
         """All columns of some rows: a copy."""
         return np.array(self._values[rows])
 
-    def _noted(self) -> list[tuple[int, int]]:
+    def _noted(self) -> list[tuple[int, int, float]]:
         log = self._folder / DONE
         found = []
         for line in log.read_text(errors="replace").split("\n")[:-1] if log.exists() else []:
-            number, _, crc = line.partition(" ")
-            if number.isdigit() and crc.isdigit() and int(number) * self._chunk < self._rows:
-                found.append((int(number), int(crc)))
+            with suppress(ValueError):  # cut off or damaged
+                number, crc, seconds = line.split(" ")
+                if 0 <= int(number) * self._chunk < self._rows:
+                    found.append((int(number), int(crc), float(seconds)))
         return found
 
     def _crc(self, chunk: int) -> int:
         return zlib.crc32(self._values[self.rows_of(chunk)].tobytes())
+
+
+def _allocate(file: IO[bytes], size: int) -> None:
+    """Give ``file`` all of its ``size`` bytes now: a map of a full disk would end the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:  # macOS
+        for start in range(file.tell(), size, BLOCK):
+            file.write(bytes(min(BLOCK, size - start)))
+    file.truncate(size)
 
 
 def read_header(folder: Path) -> dict[str, Any] | None:

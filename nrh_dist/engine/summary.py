@@ -18,6 +18,8 @@ PROTOCOL = {
     "size_bin": "floor(10 x area fraction) of the full-size mask (>= 128)",
     "field_bin": "area fraction below 5 %, from 5 % below 15 %, from 15 % on, as DoveNet's tables have it",
     "identity": "doing nothing: output = input",
+    "photos": "composites of one group: of one photo, told by its COCO id across sub-sets, or of one scene of "
+    "Hday2night; intervals and tests are over photos",
 }
 
 
@@ -97,7 +99,7 @@ def _summary(dataset: str, one: Scores, chosen: np.ndarray, area_fractions: np.n
         **{name: mean(values[name]) for name in MEANS},
         **{f"median_{name}": median(values[name]) for name in MEANS},
         "psnr_capped": int((values["psnr"][scored] >= PSNR_CAP).sum()),
-        "fmse_empty": int(np.isnan(values["fmse"]).sum()),
+        "fmse_empty": int((np.isnan(values["fmse"]) & scored).sum()),
         "worse": mean(change > WORSE),
         "worse1": mean(change > WORSE1),
         "bins": _bins(SIZE_BINS, tenths, values, ("mse", "psnr", "identity_mse")),

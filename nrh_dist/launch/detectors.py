@@ -77,19 +77,21 @@ def score(
     about: dict[str, Any],
     folder: Path,
     say: Say,
-) -> list[str]:
-    """Score detectors into ``folder``, against the ``human`` thresholds of all samples; returns lines that sum it up.
+) -> tuple[list[str], float]:
+    """Score detectors into ``folder``, against the ``human`` thresholds of all samples.
 
+    Returns the lines that sum it up, and the seconds that earlier lives took.
     The constant is the median of the thresholds of the training photos of the same data that are not scored, else the
     published means.
     """
     constant = agreement.constant_of(human[_training_rows(pack, rows)])
     say(f"scanning {len(found)} detector(s) over {len(rows)} photos at {pack.size} px with {actors} actor(s)")
-    width = sum(len(detection.transforms_of(entry)) for entry in found) * len(OFFSETS) * 4
+    transforms = [len(detection.transforms_of(entry)) for entry in found]
+    width = sum(transforms) * len(OFFSETS) * 4
     shards = Shards(folder, scoring.header(found, pack, rows), len(rows), width, BATCH)
     with scoring.open_pool(DetectorScorer, pack, found, actors, say) as pool:
         scoring.fill(shards, pool, rows, actors, say)
-        curves = [detection.curves_in(row, found) for row in shards.read(slice(None))]
+        curves = [detection.curves_in(row, transforms) for row in shards.read(slice(None))]
         per_image = _per_image(found, pack, rows, human, curves)
         names = [pack.names[row] for row in rows]
         chosen = [int(rows[place]) for place in spread(pack.area_fractions[rows], names, STRIPS)]
@@ -108,7 +110,7 @@ def score(
         "detectors": [_agreement(entry, pack, per_image, constant) for entry in found],
     }
     write_json(folder / "summary.json", content)
-    return results.detector_lines(content, offsets)
+    return results.detector_lines(content, offsets), shards.seconds
 
 
 def _training_rows(pack: Pack, scored: np.ndarray) -> np.ndarray:
@@ -217,9 +219,10 @@ def _write_strips(
                 "shifted": [save(f"shifted-{k}", pixels) for k, pixels in enumerate(pictures["shifted"])],
                 "detected": {
                     entry.run: [
-                        save(f"{entry.run}-{k}", pixels) for k, pixels in enumerate(pictures["detected"][entry.run])
+                        save(f"detector-{number}-{k}", pixels)
+                        for k, pixels in enumerate(pictures["detected"][entry.run])
                     ]
-                    for entry in found
+                    for number, entry in enumerate(found, start=1)
                 },
             },
         }

@@ -32,7 +32,7 @@ from nrh_dist.launch import detectors, scoring, session, strips
 
 BATCH = 16  # images at a time: fixed, so that no number depends on how many actors there are
 FIRST = ("dataset", "model", "run", "name", "mse", "psnr", "fmse", "lpips", "area_fraction")
-FACTS = ("category", "shift_stops")  # of COCO-Exp, from the set's manifest.csv
+FACTS = ("group", "category", "shift_stops")  # the last two: of COCO-Exp, from the set's manifest.csv
 
 
 class Options(NamedTuple):
@@ -79,10 +79,10 @@ def evaluate(words: Sequence[str], data: Path, out: Path, options: Options, say:
             "checkpoints": [scoring.described(entry) for entry in found if entry.path],
         }
         if is_of_detectors:
-            lines = detectors.score(found, pack, rows, human, options.actors, about, folder, say)
+            lines, before = detectors.score(found, pack, rows, human, options.actors, about, folder, say)
         else:
-            lines = _score(found, pack, rows, _facts(data, pack, rows), options, about, folder, say)
-        cost = {"started": started, "seconds": time.monotonic() - start, "images": len(rows)}
+            lines, before = _score(found, pack, rows, _facts(data, pack, rows), options, about, folder, say)
+        cost = {"started": started, "seconds": before + time.monotonic() - start, "images": len(rows)}
         write_json(folder / "provenance.json", _provenance(found, options.actors, cost))
     for line in lines:
         say(line)
@@ -99,8 +99,8 @@ def _score(
     about: dict[str, Any],
     folder: Path,
     say: Say,
-) -> list[str]:
-    """Score harmonisers into ``folder``; returns the lines that sum it up."""
+) -> tuple[list[str], float]:
+    """Score harmonisers into ``folder``; returns the lines that sum it up, and the seconds that earlier lives took."""
     if not pack.has_composites:
         say("these photos hold no composites: the models are shown untouched photos, and whatever they change is wrong")
     missing = perceptual.missing()
@@ -126,7 +126,7 @@ def _score(
         "differences": summary.differences(images, scores, score.pairs(found)),
     }
     write_json(folder / "summary.json", content)
-    return results.lines(content)
+    return results.lines(content), shards.seconds
 
 
 def _scores(entry: Entry, shards: Shards, number: int, names: Sequence[str]) -> Scores:
@@ -136,15 +136,25 @@ def _scores(entry: Entry, shards: Shards, number: int, names: Sequence[str]) -> 
 
 
 def _facts(data: Path, pack: Pack, rows: np.ndarray) -> dict[str, list[Any]]:
-    """What the manifest of a COCO-Exp set says of each of its composites: ``FACTS``, None where it says nothing."""
+    """``FACTS``: each image's group, and what the manifest of a COCO-Exp set says of its composites, else None."""
     manifest: list[dict[str, str]] = []
     if coco_exp.SUBSET in pack.datasets:
         with suppress(UserError):  # of another program: it is no condition for an evaluation
             manifest = coco_exp.read_manifest(data)
     known = {row["composite"].rpartition(".")[0]: row for row in manifest}
     own = [known.get(pack.names[row], {}) if pack.datasets[row] == coco_exp.SUBSET else {} for row in rows]
-    stops = [float(one["shift_stops"]) if one else None for one in own]
-    return {"category": [one.get("category") for one in own], "shift_stops": stops}
+    return {
+        "group": [pack.groups[row] for row in rows],
+        "category": [one.get("category") for one in own],
+        "shift_stops": [_number(one.get("shift_stops", "")) for one in own],
+    }
+
+
+def _number(cell: str) -> float | None:
+    """None where the cell of an edited manifest is no number."""
+    with suppress(ValueError):
+        return float(cell)
+    return None
 
 
 def _per_image(

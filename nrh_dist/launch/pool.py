@@ -25,10 +25,11 @@ class Pool:
     def map(self, items: Sequence[Any], done: Callable[[int, Any], None]) -> None:
         """Call ``done(index, result)`` once for every item, in order of completion.
 
-        An exception inside ``work`` is raised here as it was there, and ends the map.
+        An exception inside ``work`` is raised here as it was there, and ends the map. So does one in the making of an
+        actor, as ``UserError``: another actor would fare no better.
         """
         import ray
-        from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
+        from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
 
         waiting = deque(range(len(items)))
         lost: Counter[int] = Counter()
@@ -44,7 +45,9 @@ class Pool:
                 self._idle.append(actor)
                 self._drain()
                 raise error.cause from None
-            except (RayActorError, NodeDiedError, OutOfMemoryError) as error:
+            except (RayActorError, NodeDiedError, ObjectLostError, OutOfMemoryError) as error:
+                if getattr(error, "actor_init_failed", False):
+                    raise UserError(f"no actor can be made: {str(error).strip().splitlines()[-1]}") from None
                 ray.kill(actor)  # one that is only out of reach would keep its CPU
                 lost[index] += 1
                 if lost[index] >= RETRIES:

@@ -25,16 +25,23 @@ def write(pool: Pool, folder: Path, pack: Pack, rows: np.ndarray, found: list[En
         places = examples.spread(scores[0].values["identity_mse"], names, examples.SPREAD)
         chosen = [Example(place, "", float("nan")) for place in places]
     else:
-        chosen = examples.choose(run, names, [f"{pack.datasets[row]}/{pack.groups[row]}" for row in rows])
+        chosen = examples.choose(run, names, [pack.groups[row] for row in rows])
     strips: dict[int, dict[str, Any]] = {}
 
-    def done(index: int, pictures: dict[str, np.ndarray]) -> None:
-        pictures = _known(pack, int(rows[chosen[index].place])) | pictures
-        files = {}
-        for name, pixels in pictures.items():
-            files[name] = f"{index + 1:04d}-{name}.png"
-            Image.fromarray(np.asarray(pixels)).save(folder / files[name])
-        strips[index] = _strip(pack, int(rows[chosen[index].place]), chosen[index], run, found, files)
+    runs = [entry.run for entry in found]
+
+    def done(index: int, pictures: dict[str, dict[str, np.ndarray]]) -> None:
+        def save(name: str, pixels: np.ndarray) -> str:
+            file = f"{index + 1:04d}-{name}.png"
+            Image.fromarray(np.asarray(pixels)).save(folder / file)
+            return file
+
+        example, row = chosen[index], int(rows[chosen[index].place])
+        images = {name: save(name, pixels) for name, pixels in _known(pack, row).items()}
+        # By position: any name may be that of a run.
+        outputs = {one: save(f"output-{runs.index(one)}", pixels) for one, pixels in pictures["outputs"].items()}
+        masks = {one: save(f"detector-{runs.index(one)}", pixels) for one, pixels in pictures["masks"].items()}
+        strips[index] = _strip(pack, row, example, run, {**images, "outputs": outputs, "masks": masks})
 
     pool.map([("render", int(rows[one.place])) for one in chosen], done)
     groups = dict.fromkeys(one.group for one in chosen if one.group)
@@ -51,19 +58,12 @@ def _known(pack: Pack, row: int) -> dict[str, np.ndarray]:
     return {"composite": pack.composites[row], "real": pack.reals[row], "mask": pack.masks[row]}
 
 
-def _strip(
-    pack: Pack, row: int, example: Example, run: Scores | None, found: Sequence[Entry], files: dict[str, str]
-) -> dict[str, Any]:
-    runs = [entry.run for entry in found if entry.path]
+def _strip(pack: Pack, row: int, example: Example, run: Scores | None, images: dict[str, Any]) -> dict[str, Any]:
     chosen = {"group": example.group, "run": run.run} if run else {}
     return {
         "dataset": pack.datasets[row],
         "name": pack.names[row],
         **chosen,
         **({"change": example.change} if np.isfinite(example.change) else {}),
-        "images": {
-            **{name: files[name] for name in ("composite", "real", "mask")},
-            "outputs": {one: files[one] for one in runs},
-            "masks": {one: files[f"{one}-mask"] for one in runs if f"{one}-mask" in files},
-        },
+        "images": images,
     }

@@ -65,14 +65,15 @@ def test_c_s_takes_the_loaded_weights_of_c_p(pack, runs):
 
 def test_strips_show_c_s_without_a_detector_mask(pack, runs):
     pictures = scorer(pack, [runs["two_stage"]]).render(int(pack.rows("test")[0]))
-    assert sorted(pictures) == ["my-two_stage", "my-two_stage-mask", "my-two_stage-true-masks"]
-    assert not np.array_equal(pictures["my-two_stage"], pictures["my-two_stage-true-masks"])
+    outputs = pictures["outputs"]
+    assert sorted(outputs) == ["my-two_stage", "my-two_stage-true-masks"] and [*pictures["masks"]] == ["my-two_stage"]
+    assert not np.array_equal(outputs["my-two_stage"], outputs["my-two_stage-true-masks"])
 
 
 def test_two_classes_are_shown_in_red_and_green(pack, runs):
     one = scorer(pack, [runs["two_stage"]])
     row = int(pack.rows("test")[0])
-    mask = one.render(row)["my-two_stage-mask"]
+    mask = one.render(row)["masks"]["my-two_stage"]
     batch = gather(pack, np.array([row]), torch.device("cpu"))
     prediction = one.predict[1](batch.composite, batch.mask)
     assert mask.shape == (64, 64, 3) and not mask[..., 2].any() and mask[..., :2].any()

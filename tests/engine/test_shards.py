@@ -50,7 +50,7 @@ def test_what_does_not_verify_is_done_again(tmp_path, damage):
     elif damage == "no newline":
         log.write_text(log.read_text()[:-1])
     elif damage == "rubbish":
-        log.write_text(log.read_text().replace("\n1 ", "\n99 ") + "x y\n7\n")
+        log.write_text(log.read_text().replace("\n1 ", "\n99 ") + "x y\n7\n1 2 z\n")
     else:
         os.truncate(tmp_path / VALUES, 4 * 3 * 8)
     again = opened(tmp_path)
@@ -72,6 +72,24 @@ def test_a_full_disk_is_told_before_anything_is_mapped(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OSError, match="No space left"):
         opened(tmp_path)
+
+
+def test_room_is_made_where_the_system_has_no_call_for_it(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate")
+    monkeypatch.setattr(shards, "BLOCK", 100)
+    opened(tmp_path).write([1], values(1))
+    assert opened(tmp_path).missing() == [0, 2] and (tmp_path / VALUES).stat().st_size == 8 * 10 * 3
+
+
+def test_the_time_of_all_lives_is_told(tmp_path, monkeypatch):
+    for life in range(3):
+        one = opened(tmp_path)
+        assert one.seconds == pytest.approx(2.5 * life, abs=1e-5)
+        now = one._since + 2.5
+        monkeypatch.setattr(shards.time, "monotonic", lambda now=now: now)
+        one.write([life], values(life))
+        monkeypatch.undo()
+    assert opened(tmp_path, {**HEADER, "pack": "b"}).seconds == 0
 
 
 def test_remove_leaves_other_files(tmp_path):

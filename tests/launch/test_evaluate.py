@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from nrh_dist.engine.run import run
 from nrh_dist.engine.shards import DONE, FILES
 from nrh_dist.errors import UserError
 from nrh_dist.launch import strips
-from nrh_dist.launch.evaluate import Options, evaluate
+from nrh_dist.launch.evaluate import FIRST, Options, evaluate
 from nrh_dist.launch.scoring import gpu_share
 from nrh_dist.workflows.coco_exp import make
 
@@ -94,8 +95,11 @@ def test_a_killed_driver_costs_no_image_that_was_scored(undisturbed, runs, tree,
         os.killpg(process.pid, signal.SIGKILL)
     kept = log.read_text().count("\n")
     assert 0 < kept < 3 and not (tmp_path / "e").exists()
+    log.write_text(re.sub(r"[\d.]+$", "1000", log.read_text(), count=1, flags=re.M))
     said: list[str] = []
     out = evaluate(runs, tree, tmp_path / "e", Options(actors=2), said.append)
+    told = json.loads((out / "provenance.json").read_text())
+    assert told["seconds"] > 1000 and told["images_per_s"] < 0.044, "the time of all lives"
     assert f"continuing: {16 * kept} of 44 images are scored already" in said
     assert content(out) == content(undisturbed)
     assert [path.name for path in tmp_path.iterdir()] == ["e"]
@@ -144,11 +148,18 @@ def test_a_coco_exp_set_tells_categories_and_shifts(tmp_path):
     out = evaluate(["identity"], tmp_path / "set", tmp_path / "e", Options(), said.append)
     with (out / "per_image.csv").open() as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert all(row["group"] == f"coco:{int(name[1:].split('_')[0])}" for name, row in rows.items())
     manifest = coco_exp.read_manifest(tmp_path / "set")
     assert len(rows) == len(manifest) == count
     for one in manifest:
         row = rows[one["composite"].rpartition(".")[0]]
         assert row["category"] == one["category"] and row["shift_stops"] == one["shift_stops"]
+    edited = (tmp_path / "set" / "manifest.csv").read_text().replace(manifest[0]["shift_stops"], "much")
+    (tmp_path / "set" / "manifest.csv").write_text(edited)
+    out = evaluate(["identity"], tmp_path / "set", tmp_path / "e", Options(), said.append)
+    with (out / "per_image.csv").open() as file:
+        stops = {row["name"]: row["shift_stops"] for row in csv.DictReader(file)}
+    assert stops[manifest[0]["composite"].rpartition(".")[0]] == "" and stops[manifest[1]["composite"][:-4]]
     (tmp_path / "set" / "manifest.csv").write_text("of,another,program\n")
     out = evaluate(["identity"], tmp_path / "set", tmp_path / "e", Options(), said.append)
     assert "category" in (out / "per_image.csv").read_text().splitlines()[0]
@@ -158,6 +169,7 @@ def test_files_say_what_they_should(undisturbed, tree):
     with (undisturbed / "per_image.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 5 * 44
+    assert list(rows[0])[:11] == [*FIRST, "identity_mse", "identity_psnr"] and "group" in rows[0]
     assert [(row["run"], row["model"]) for row in rows[::44]] == [
         ("identity", "identity"),
         ("my-dih_nm", "dih_nm"),

@@ -28,10 +28,18 @@ class Worker:
         return item * item
 
 
-def run(tmp_path, items, actors, said):
+class Broken(Worker):
+    """Is never made."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+        raise OSError("the file of weights\nis gone")
+
+
+def run(tmp_path, items, actors, said, kind=Worker):
     import ray
 
-    actor = ray.remote(num_cpus=1)(Worker)
+    actor = ray.remote(num_cpus=1)(kind)
     results = []
     with Pool(lambda: actor.remote(str(tmp_path)), actors, said.append) as pool:
         pool.map(items, lambda *result: results.append(result))
@@ -78,6 +86,31 @@ def test_a_killed_actor_costs_nothing_but_time(tmp_path):
 def test_an_item_that_kills_its_actors_ends_the_run(tmp_path):
     with pytest.raises(UserError, match="lost 3 actors"):
         run(tmp_path, [1, 13], 1, [])
+
+
+def test_an_actor_that_cannot_be_made_is_not_made_again(tmp_path):
+    said = []
+    with pytest.raises(UserError, match=r"^no actor can be made: is gone$"):
+        run(tmp_path, [1, 2], 1, said, Broken)
+    assert not said and len(list(tmp_path.glob("pid-*"))) == 1
+
+
+def test_a_result_that_died_with_its_machine_is_made_again(tmp_path, monkeypatch):
+    import ray
+    from ray.exceptions import ObjectReconstructionFailedError
+
+    get, lost = ray.get, []
+
+    def get_once_lost(future):
+        if not lost:
+            lost.append(future)
+            raise ObjectReconstructionFailedError(future.hex(), None, None)
+        return get(future)
+
+    monkeypatch.setattr(ray, "get", get_once_lost)
+    said = []
+    assert sorted(run(tmp_path, [1, 2, 3], 1, said)) == [(0, 1), (1, 4), (2, 9)]
+    assert said == ["an actor died; its item is done again on a new one"]
 
 
 def test_a_failing_item_raises_what_it_raised(tmp_path):
