@@ -8,10 +8,10 @@ from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` under ``path`` in one step: temporary file, fsync, rename. What fails leaves nothing behind."""
+    """Write UTF-8 under ``path`` in one step: temporary file, fsync, rename. What fails leaves nothing behind."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with temporary.open("w") as file:
+        with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -38,7 +38,7 @@ class Session:
 
     def table(self, key: str, path: str) -> None:
         """A CSV file, its numbers as numbers."""
-        with open(path, newline="") as file:
+        with open(path, encoding="utf-8", newline="") as file:
             columns, *rows = csv.reader(file)
         self.rows(key, columns, [[_cell(value) for value in row] for row in rows])
 

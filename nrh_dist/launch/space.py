@@ -138,7 +138,7 @@ def read(path: Path, words: Sequence[str]) -> Space:
     Raises ``UserError`` with the file's line for an unknown key, a value outside the schema, or a missing part.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         lines = _lines(yaml.compose(text))
         content = OmegaConf.to_container(OmegaConf.create(text))
     except OSError as error:

@@ -37,6 +37,6 @@ def work(config: Config, pack: Path, folder: Path, place: Place, report: Report,
 def mistake_of(folder: Path) -> UserError | None:
     """What the user can mend, as a worker noted it; the note is taken away."""
     note = folder / MISTAKE
-    mistake = UserError(note.read_text()) if note.exists() else None
+    mistake = UserError(note.read_text(encoding="utf-8")) if note.exists() else None
     note.unlink(missing_ok=True)
     return mistake

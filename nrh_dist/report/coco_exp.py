@@ -60,7 +60,7 @@ class Panels:
 def read(manifest: Path, split: str) -> Composites:
     """The rows of ``split``. ``UserError`` if the file cannot be read or has none."""
     try:
-        with manifest.open(newline="") as file:
+        with manifest.open(encoding="utf-8", newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["split"] == split]
         numbers = [
             np.array([float(row[column]) for row in rows])
