@@ -1,6 +1,7 @@
 """Which checkpoint is meant, and which is best by one metric."""
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,6 +75,7 @@ def run_of(path: Path) -> str:
 
 
 def candidates(folders: Iterable[Path], metric: str) -> list[Candidate]:
+    path = Path(os.path.abspath(path))  # of "." and ".." too, and a link keeps its own name
     """Every kept checkpoint of the runs below ``folders`` with a value of ``metric``, best first.
 
     Ties as in ``ranking.TIES``. ``UserError`` where there is none.
