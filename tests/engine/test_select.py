@@ -39,7 +39,7 @@ def test_unknown_metric_names_those_there(tmp_path):
         select.candidates([tmp_path / "none"], "val/mse")
 
 
-def test_resolve_run_checkpoint_and_mistakes(tmp_path):
+def test_resolve_run_checkpoint_and_mistakes(tmp_path, monkeypatch):
     run = make_run(tmp_path, "r", [5.0, 1.0])
     inner = run / "checkpoints" / "epoch-0002-step-000020"
     assert select.resolve(inner) == inner
@@ -48,6 +48,8 @@ def test_resolve_run_checkpoint_and_mistakes(tmp_path):
     select.write_best(run, inner, "val/mse", 1.0)
     assert select.resolve(str(run)) == inner
     assert select.run_of(inner) == "r"
+    monkeypatch.chdir(run)
+    assert select.run_of(select.resolve(".")) == "r" and select.run_of(select.resolve("../r")) == "r"
     with pytest.raises(UserError, match="no checkpoint, run or sweep folder"):
         select.resolve(tmp_path / "none")
 
