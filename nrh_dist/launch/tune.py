@@ -216,7 +216,7 @@ def _is_done(folder: Path, searched: Space, resume: bool) -> bool:
     if not written.exists():
         write_text(written, text)
         return False
-    if written.read_text() != text:
+    if written.read_text(encoding="utf-8") != text:
         raise UserError(f"{folder} holds another sweep: choose another run.name, or give the same space file and words")
     finished = (folder / select.BEST).exists()
     if not finished and not resume:
