@@ -33,6 +33,13 @@ def test_to_255_undoes_the_scaling_and_clamps_without_rounding():
     assert metrics.to_255(torch.tensor([0.001], dtype=torch.float64)).item() == pytest.approx(127.6275)
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_mse_takes_every_kind_of_float(pair, kind):
+    one, other = (to_image(image).to(kind) for image in pair)
+    expected = (metrics.to_255(one) - metrics.to_255(other)).square().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(metrics.mse(one, other), expected, rtol=1e-6, atol=0)
+
+
 def test_mse_agrees_with_scikit_image(pair):
     one, other = pair
     errors = metrics.mse(to_image(one), to_image(other))

@@ -37,7 +37,7 @@ def configured(name, *words):
 
 
 def train(one, pack, place=None, said=None):
-    """Losses of a few steps with ragged batches, the gradients of the last, and the weights after it."""
+    """Losses and gradients of a few steps with ragged batches, and the weights after them."""
     place = place or Place()
     model = new_model(one, lambda _: None)
     keys = list(model.state_dict())
@@ -46,7 +46,7 @@ def train(one, pack, place=None, said=None):
     learner = speed.learner(model, one, place, (said if said is not None else []).append)
     assert list(model.state_dict()) == keys
     learner.train()
-    task, found = task_of(one, pack), []
+    task, found, gradients = task_of(one, pack), [], []
     for step, rows in enumerate(BATCHES):
         seed_step(0, step, 0)
         own = np.array(rows)[len(rows) * place.rank // place.world : len(rows) * (place.rank + 1) // place.world]
@@ -54,10 +54,10 @@ def train(one, pack, place=None, said=None):
         assert losses.dtype == torch.float32
         optimiser.zero_grad(set_to_none=True)
         (losses.sum() * place.world / len(rows)).backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in trainable]))
         optimiser.step()
         found.append(sum_over_ranks(losses.detach().sum(), place).item() / len(rows))
-    gradient = torch.cat([parameter.grad.flatten() for parameter in trainable])
-    return np.array(found), gradient, model.state_dict()
+    return np.array(found), torch.stack(gradients), model.state_dict()
 
 
 @pytest.mark.parametrize("model", MODELS, ids=" ".join)
@@ -159,7 +159,7 @@ def test_two_ranks_with_all_that_a_cpu_uses_give_the_losses_of_one(tmp_path, pac
     both = run_ranks(train_rank, 2, tmp_path, pack.root, words)
     for losses, own_gradient, _ in both:
         np.testing.assert_allclose(losses, alone, rtol=1e-4)
-        assert torch.nn.functional.cosine_similarity(own_gradient, gradient, dim=0) > 0.999
+        assert torch.nn.functional.cosine_similarity(own_gradient[-1], gradient[-1], dim=0) > 0.999
 
 
 class Told(torch.nn.Module):
@@ -222,8 +222,8 @@ one = test_speed.configured({model!r}, *words, *test_speed.OFF, "speed.compile=d
 tuned = test_speed.train(one, pack, said=said)
 print("said", len(said), *said)
 print("graphs", torch._dynamo.utils.counters["stats"]["unique_graphs"])
-print("losses", abs(tuned[0] / plain[0] - 1).max())
-print("gradient", ((tuned[1] - plain[1]).norm() / plain[1].norm()).item())
+print("losses", *abs(tuned[0] / plain[0] - 1))
+print("gradient", ((tuned[1] - plain[1]).norm(dim=1) / plain[1].norm(dim=1))[0].item())
 """
 
 
@@ -244,18 +244,19 @@ def test_without_a_compiler_there_is_one_line_and_the_same_result(pack, tmp_path
     found = run_compiled(pack, tmp_path, "dih_nm", **nowhere)
     assert found["said"].startswith("1 torch.compile fails (")
     assert "training goes on without it" in found["said"]
-    assert float(found["losses"]) == float(found["gradient"]) == 0
+    assert {*map(float, found["losses"].split()), float(found["gradient"])} == {0.0}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["dih_nm", "ptc_dih"])
 def test_compiled_steps_equal_eager_ones(pack, tmp_path, model):
-    """Losses of four steps to 1e-4, the last gradient to 2 % of its norm, dropout included."""
+    """Dropout included. Each step of Adam amplifies the rounding of the one before: in the first there is none."""
     found = run_compiled(pack, tmp_path, model)
     assert found["said"] == "0"
     assert int(found["graphs"]) > 0
-    assert float(found["losses"]) < 1e-4
-    assert float(found["gradient"]) < 0.02
+    first, second, *others = map(float, found["losses"].split())
+    assert first < 1e-6 and second < 1e-5 and max(others) < 1e-3
+    assert float(found["gradient"]) < 1e-4
 
 
 def compiled_rank(place, root, words):
