@@ -41,6 +41,7 @@ from nrh_dist.launch.trials import (
 )
 
 SWEEP = "sweep.json"
+HEAD, HELPER = "node:__internal_head__", 0.001  # what Ray Train's own helper takes of the head, and waits for
 CLUSTER_TRIALS = 8  # at once on a cluster, at least; a TorchTrainer takes 1.2 GB of the head for each
 STOP_SECONDS = 60.0  # that the trials have to save where the sweep is asked to stop
 
@@ -205,7 +206,7 @@ def room_for(first: Config, say: Say) -> Room:
     is_together = session.one_machine_has(workers * cpus, workers * gpus)
     need = {"CPU": float(workers * cpus), **({"GPU": workers * gpus} if gpus else {})}
     if workers > 1 and not is_together:
-        need = {"node:__internal_head__": math.floor(1e4 / concurrent) / 1e4}  # Ray counts in 1/10,000
+        need = {HEAD: math.floor(1e4 * (1 / concurrent - HELPER)) / 1e4}  # Ray counts in 1/10,000
     return Room(need, concurrent, Together(cpus, gpus) if workers == 1 or is_together else None)
 
 

@@ -9,7 +9,7 @@ from nrh_dist.engine import checkpoint, select
 from nrh_dist.engine.files import read_lines
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session, trials
-from nrh_dist.launch.tune import room_for, tune
+from nrh_dist.launch.tune import HEAD, HELPER, room_for, tune
 
 SPACE = """\
 metric: val/mse
@@ -200,7 +200,9 @@ def test_workers_of_a_trial_on_one_machine(ray_session, tmp_path, pack):
         ([{"CPU": 16, "GPU": 2}], [], {"CPU": 1, "GPU": 1}, 2, True),
         ([{"CPU": 16, "GPU": 2}], ["scale.gpus_per_worker=0.25"], {"CPU": 1, "GPU": 0.25}, 8, True),
         ([{"CPU": 16, "GPU": 8}], ["scale.workers=4"], {"CPU": 4, "GPU": 4}, 2, True),
-        ([{"CPU": 8, "GPU": 1}] * 4, ["scale.workers=2"], {"node:__internal_head__": 0.5}, 2, False),
+        ([{"CPU": 8, "GPU": 1}] * 4, ["scale.workers=2"], {HEAD: 0.499}, 2, False),
+        ([{"CPU": 8, "GPU": 1}] * 2, ["scale.workers=2"], {HEAD: 0.999}, 1, False),
+        ([{"CPU": 8, "GPU": 1}] * 32, ["scale.workers=2"], {HEAD: 0.0615}, 16, False),
     ],
 )
 def test_no_more_trials_start_than_there_is_room_for(monkeypatch, machines, words, need, concurrent, is_together):
@@ -215,6 +217,20 @@ def test_no_more_trials_start_than_there_is_room_for(monkeypatch, machines, word
     room = room_for(config.load(None, words), print)
     assert room.need == pytest.approx(need)
     assert (room.concurrent, room.together is not None) == (concurrent, is_together)
+    if not is_together:  # their helpers find room on the head, one more trial does not
+        taken = round(1e4 * concurrent * (room.need[HEAD] + HELPER))
+        assert taken <= 10_000 < taken + round(1e4 * room.need[HEAD])
+
+
+@pytest.mark.slow
+def test_the_only_trial_at_a_time_leaves_room_for_ray_trains_helper(ray_session, monkeypatch, tmp_path, pack):
+    monkeypatch.setattr(session, "one_machine_has", lambda *_: False)
+    text = SPACE.replace("trials: 4", "trials: 2").replace(
+        "asha: {max_epochs: 3, grace_epochs: 1, reduction_factor: 2}", "none: {max_epochs: 1}"
+    )
+    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep", "scale.workers=2"]
+    rows = table(tune(space_file(tmp_path, text), words, False, print))
+    assert [row["status"] for row in rows] == ["finished"] * 2
 
 
 def test_resume_without_a_sweep(tmp_path, pack):
