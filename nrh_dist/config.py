@@ -168,6 +168,9 @@ def check(config: Config) -> None:
     _require(2 <= track.finish_seconds <= 100, "track.finish_seconds", track.finish_seconds, "must be in 2..100")
     _require(scale.hang_seconds > 0, "scale.hang_seconds", scale.hang_seconds, "must be above 0")
     _require(scale.workers >= 1, "scale.workers", scale.workers, "must be at least 1")
+    fewest = scale.workers if scale.min_workers is None else scale.min_workers
+    rule = f"must be in 1..{scale.workers}, the number of scale.workers"
+    _require(1 <= fewest <= scale.workers, "scale.min_workers", fewest, rule)
     _require(scale.max_failures >= 0, "scale.max_failures", scale.max_failures, "must be 0 or more")
     _require(
         scale.gpus_per_worker is None or scale.gpus_per_worker >= 0,

@@ -152,12 +152,16 @@ class Track:
 class Scale:
     """How many training workers, and how many GPUs each (empty: one where the cluster has any, else none).
 
+    With ``min_workers`` a training starts with fewer where there is no room for more, and takes those that come: each
+    change of their number costs what was done since the last checkpoint.
+
     ``max_failures`` restarts, without a new checkpoint in between, of a run whose processes died. A worker without
     progress for ``hang_seconds`` (or ten times its slowest step, if that is longer) writes down where each of its
     threads stands and ends.
     """
 
     workers: int = 1
+    min_workers: int | None = None
     gpus_per_worker: float | None = None
     max_failures: int = 3
     hang_seconds: float = 60.0

@@ -75,6 +75,8 @@ def test_dump_loads_to_the_same(tmp_path, name, preset):
         ("optim.lr=fast", "optim.lr"),
         ("optim.lr=0", "above 0"),
         ("scale.workers=0", "at least 1"),
+        ("scale.min_workers=2", "in 1..1, the number of scale.workers"),
+        ("scale.min_workers=0", "in 1..1"),
         ("train.epochs=0", "at least 1"),
         ("train.batch_size=0", "at least 1"),
         ("data.size=100", "64, 128, 256"),

@@ -19,9 +19,13 @@ from nrh_dist.launch import session
 from nrh_dist.launch.worker import LOG, mistake_of, work
 from nrh_dist.schema import Config
 
+# With scale.min_workers. Ray's own are a minute each; a machine that has just died counts as room for 20 s.
+RESIZE_SECONDS = 60.0  # between two looks whether there is room for more workers: each that finds some costs a restart
+ROOM_SECONDS = 20.0  # that a start waits for room which was said to be there, before it looks again
+
 
 def train(config: Config, say: Say) -> Path:
-    """Train ``config`` with ``scale.workers`` DDP workers and return the run's folder.
+    """Train ``config`` with ``scale.workers`` DDP workers (``scale.min_workers`` at least) and return the run's folder.
 
     A run that was interrupted continues from its newest verified checkpoint, also with another number of workers; a
     finished one says so. ``UserError`` for what a user can mend, before Ray starts where that is possible.
@@ -35,7 +39,7 @@ def train(config: Config, say: Say) -> Path:
             say(f"{folder} is finished: {config.train.epochs} epochs; nothing to do")
             return folder
         session.connect(say)
-        say(f"training {config.model.name} with {config.scale.workers} worker(s) into {folder}")
+        say(f"training {config.model.name} with {_workers(config)} into {folder}")
         with session.followed(folder / LOG, say):
             run_workers(config, pack, folder, say)
     return folder
@@ -50,9 +54,11 @@ def run_workers(config: Config, pack: Path, folder: Path, say: Say) -> None:
     require_workers(config, say)
     gpus = gpus_per_worker(config)
     if not gpus:
-        say(f"{config.scale.workers} worker(s) train on CPUs; scale.gpus_per_worker=1 asks for a GPU each")
+        say(f"{_workers(config)} train on CPUs; scale.gpus_per_worker=1 asks for a GPU each")
     # A worker that does not even answer Ray is as dead as one that makes no step.
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(config.scale.hang_seconds)
+    if config.scale.min_workers:
+        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(ROOM_SECONDS)
     with session.stopping(lambda: ask_to_stop(folder), say) as asked:
         _outlive(lambda: _trainer(config, pack, folder, gpus), config, folder, asked, say)
 
@@ -98,13 +104,14 @@ def _trainer(config: Config, pack: Path, folder: Path, gpus: float) -> Any:
     """A TorchTrainer of ``_worker`` without restarts of its own, but for announced preemptions: those are unlimited."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.config import ScalingConfig
 
     class Trainer(TorchTrainer):
         def _register_sigint_handler(self, controller: Any) -> None:
             """Ray's would end the workers as they stand; ``session.stopping`` lets them save."""
 
     session.free_orphans()
-    cpus = cpus_per_worker(config, gpus)
+    workers, cpus = config.scale.workers, cpus_per_worker(config, gpus)
     return Trainer(
         _worker,
         train_loop_config={
@@ -114,8 +121,9 @@ def _trainer(config: Config, pack: Path, folder: Path, gpus: float) -> Any:
         },
         # Longer than any rank's watchdog: the rank that stands still shall say where before its peers give up.
         torch_config=TorchConfig(timeout_s=60 + round(15 * config.scale.hang_seconds)),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=config.scale.workers,
+        scaling_config=ScalingConfig(
+            num_workers=(fewest, workers) if (fewest := config.scale.min_workers) else workers,
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
             use_gpu=gpus > 0,
             resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
         ),
@@ -125,9 +133,18 @@ def _trainer(config: Config, pack: Path, folder: Path, gpus: float) -> Any:
 
 def require_workers(config: Config, say: Say) -> None:
     """Refuse more workers than a Ray on this machine can ever hold; say that a cluster has to grow for them."""
-    workers, gpus = config.scale.workers, gpus_per_worker(config)
+    workers, gpus = _fewest(config), gpus_per_worker(config)
     cpus = workers * cpus_per_worker(config, gpus)
     session.require(cpus, workers * gpus, f"{workers} workers", say)
+
+
+def _fewest(config: Config) -> int:
+    return config.scale.min_workers or config.scale.workers
+
+
+def _workers(config: Config) -> str:
+    least, most = config.scale.min_workers, config.scale.workers
+    return f"{least} to {most} workers" if least else f"{most} worker(s)"
 
 
 def gpus_per_worker(config: Config) -> float:
@@ -137,7 +154,7 @@ def gpus_per_worker(config: Config) -> float:
     """
     if config.scale.gpus_per_worker is not None:
         return config.scale.gpus_per_worker
-    return 1.0 if session.resources().get("GPU", 0) >= config.scale.workers else 0.0
+    return 1.0 if session.resources().get("GPU", 0) >= _fewest(config) else 0.0
 
 
 def cpus_per_worker(config: Config, gpus: float) -> int:

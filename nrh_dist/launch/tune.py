@@ -64,6 +64,10 @@ def tune(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
     """
     searched = space.read(path, words)
     first = searched.config(searched.first)
+    if first.scale.min_workers:
+        raise UserError(
+            f"scale.min_workers={first.scale.min_workers}: the trials of a sweep keep their workers; leave it out"
+        )
     part_checkpoints(first)
     if session.is_local():
         require_workers(first, say)

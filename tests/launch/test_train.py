@@ -57,6 +57,19 @@ def test_more_workers_than_cpus_and_workers_mistakes(ray_session, tmp_path, pack
         train(configured(tmp_path, pack, "optim.lr=1e30", "run.name=diverges"), print)
 
 
+def test_where_a_minimum_is_given_those_train_that_there_is_room_for(ray_session, tmp_path, pack):
+    import ray
+
+    cpus = int(ray.cluster_resources()["CPU"])
+    with pytest.raises(UserError, match=f"{cpus + 1} workers need {cpus + 1} CPUs"):
+        train(configured(tmp_path, pack, f"scale.min_workers={cpus + 1}", f"scale.workers={cpus + 2}"), print)
+    said = []
+    words = ["train.epochs=1", "scale.workers=2", "scale.min_workers=1"]
+    folder = train(configured(tmp_path, pack, *words), said.append)
+    assert any("with 1 to 2 workers" in line for line in said)
+    assert [row["world_size"] for row in rows_of(folder)] == [min(2, cpus)]
+
+
 @pytest.mark.slow
 def test_a_killed_driver_continues_from_its_last_checkpoint(tmp_path, pack):
     """As a user does it: nrh train, kill -9, nrh train again."""

@@ -233,6 +233,12 @@ def test_the_only_trial_at_a_time_leaves_room_for_ray_trains_helper(ray_session,
     assert [row["status"] for row in rows] == ["finished"] * 2
 
 
+def test_trials_keep_their_workers(tmp_path, pack):
+    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "scale.workers=2", "scale.min_workers=1"]
+    with pytest.raises(UserError, match=r"scale\.min_workers=1: the trials of a sweep keep their workers"):
+        tune(space_file(tmp_path, SPACE), words, False, print)
+
+
 def test_resume_without_a_sweep(tmp_path, pack):
     with pytest.raises(UserError, match="no sweep to resume"):
         tune(space_file(tmp_path), [f"data.pack={pack.root}", f"run.root={tmp_path}"], True, print)
