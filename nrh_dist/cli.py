@@ -34,12 +34,15 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-@app.command(epilog="Example: nrh doctor")
-def doctor() -> None:
+@app.command(epilog="Example: nrh doctor --cluster auto --storage s3://bucket/nrh")
+def doctor(
+    cluster: Annotated[str | None, typer.Option(help="HOST:PORT of a Ray, or auto: look at its machines")] = None,
+    storage: Annotated[str, typer.Option(envvar="NRH_STORAGE", help="Folder or URI that all machines must see")] = "",
+) -> None:
     """Check environment, GPUs, Ray, weights, cache, disk and auth, and say what to do about each problem."""
-    from nrh_dist.workflows.doctor import examine
+    from nrh_dist.workflows import doctor, doctor_cluster
 
-    if not examine(say):
+    if not (doctor_cluster.examine(cluster, storage, say) if cluster else doctor.examine(say)):
         raise typer.Exit(1)
 
 
@@ -259,6 +262,8 @@ def leaderboard_verb(
 
     if add and check:
         raise UserError("--add writes and --check does not: give one of them")
+    if (name or note) and not add:
+        raise UserError("--name and --note are of a result: give them with --add EVALUATION")
     if add:
         say(f"wrote {leaderboard.add(folder, add, name, note)}")
     page = leaderboard.refresh(folder, check)

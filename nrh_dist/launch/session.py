@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -87,9 +88,20 @@ def unreachable(address: str) -> str | None:
 
 def tighten_token() -> None:
     """Make Ray's token file readable by its owner only: Ray creates it with mode 0644."""
-    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+    token = token_path()
     if token.exists() and token.stat().st_uid == os.getuid():
         token.chmod(0o600)
+
+
+def token_is_private() -> bool | None:
+    """Whether only its owner can read Ray's token; None where there is none."""
+    token = token_path()
+    return not stat.S_IMODE(token.stat().st_mode) & 0o077 if token.exists() else None
+
+
+def token_path() -> Path:
+    """Where Ray looks for its token."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
 
 
 def is_local() -> bool:

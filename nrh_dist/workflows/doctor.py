@@ -3,14 +3,14 @@
 import importlib.metadata
 import os
 import shutil
-import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from nrh_dist.engine.progress import Say
-from nrh_dist.launch.session import unreachable
+from nrh_dist.launch.nodes import open_to_the_network
+from nrh_dist.launch.session import token_is_private, token_path, unreachable
 from nrh_dist.schema import Config
 
 RAY_SERIES = "2.60"
@@ -26,10 +26,18 @@ class Finding(NamedTuple):
 
 def examine(say: Say) -> bool:
     """Say one line for each thing that matters; whether no problem was found."""
-    found = [finding for check in (_python, _torch, _ray, _token, _weights, _storage, _tracking) for finding in check()]
-    for finding in found:
+    return tell(
+        (one for check in (_python, _torch, _ray, _token, _weights, _storage, _tracking) for one in check()), say
+    )
+
+
+def tell(findings: Iterable[Finding], say: Say) -> bool:
+    """Say them as they come; whether none is a problem."""
+    healthy = True
+    for finding in findings:
         say(f"{finding.level:8}{finding.text}")
-    return all(finding.level != "problem" for finding in found)
+        healthy &= finding.level != "problem"
+    return healthy
 
 
 def _python() -> Iterator[Finding]:
@@ -74,16 +82,17 @@ def _ray() -> Iterator[Finding]:
 def _token() -> Iterator[Finding]:
     mode = os.environ.get("RAY_AUTH_MODE", "token")
     if mode != "token":
-        yield Finding(
-            "note", f"RAY_AUTH_MODE={mode}: whoever reaches Ray's ports can run code; unset it outside of tests"
-        )
-    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
-    if not token.exists():
+        ports = open_to_the_network()
+        where = f", and Ray listens at {ports[0]}" if ports else ""
+        rule = f"RAY_AUTH_MODE={mode}{where}: whoever reaches Ray's ports can run code; unset it outside of tests"
+        yield Finding("problem" if ports else "note", rule)
+    token, private = token_path(), token_is_private()
+    if private is None:
         yield Finding("ok", f"no Ray token at {token} yet: the first local start makes one")
-    elif stat.S_IMODE(token.stat().st_mode) & 0o077:
-        yield Finding("problem", f"Ray's token {token} can be read by others: chmod 600 {token}")
-    else:
+    elif private:
         yield Finding("ok", f"Ray's token {token} is private")
+    else:
+        yield Finding("problem", f"Ray's token {token} can be read by others: chmod 600 {token}")
 
 
 def _weights() -> Iterator[Finding]:

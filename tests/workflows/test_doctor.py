@@ -8,6 +8,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
     return tmp_path
 
 
@@ -42,6 +43,15 @@ def test_a_token_that_others_can_read(home):
     healthy, problems = lines("problem")
     assert not healthy and f"chmod 600 {token}" in problems[0]
     assert all("secret" not in line for line in problems)
+
+
+@pytest.mark.parametrize(("ports", "level"), [([], "note"), (["0.0.0.0:6379"], "problem")])
+def test_a_ray_without_a_token_is_a_problem_where_others_reach_it(home, monkeypatch, ports, level):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setattr("nrh_dist.workflows.doctor.open_to_the_network", lambda: ports)
+    healthy, found = lines(level)
+    assert healthy == (level == "note")
+    assert any("RAY_AUTH_MODE=disabled" in line and "can run code" in line for line in found)
 
 
 def test_an_address_that_does_not_answer(home, monkeypatch):
