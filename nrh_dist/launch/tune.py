@@ -106,10 +106,21 @@ def _choose(searched: Space, folder: Path, table: Path, say: Say) -> None:
     say(f"best: {found.run}, {searched.metric} {found.value:.4g} at epoch {found.epoch}; table in {table}")
 
 
+def _keep_keys_out_of_logs() -> None:
+    """Tune hands the driver's AWS keys on as part of the workers' environment, which Ray writes to its logs.
+
+    Workers of this machine inherit them anyway, and other machines have their own.
+    """
+    from ray.tune.execution import class_cache
+
+    class_cache.ENV_VARS_TO_PROPAGATE = {one for one in class_cache.ENV_VARS_TO_PROPAGATE if not one.startswith("AWS")}
+
+
 def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Progress, say: Say) -> None:
     """Run Tune to its end. A trial that dies goes on from its checkpoint, up to ``scale.max_failures`` times."""
     from ray import tune as ray_tune
 
+    _keep_keys_out_of_logs()
     for left in (folder / "ray", *(folder / "trials").glob(".t*")):  # by a kill
         shutil.rmtree(left, ignore_errors=True)
     room = room_for(first, say)

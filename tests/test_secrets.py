@@ -1,0 +1,78 @@
+"""Keys are planted where users have theirs, everything runs once, and no file and no line holds one of them."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+
+SPACE = """\
+metric: val/mse
+trials: 2
+scheduler: {none: {max_epochs: 1}}
+search: optuna
+base: {preset: tiny, model.name: dih_nm, model.width: 0.1}
+space:
+  optim.lr: {loguniform: [0.0001, 0.01]}
+"""
+TINY = ("preset=tiny", "model.width=0.1", "train.epochs=1", "track.strip_epochs=1", "track.artifacts=best")
+VERBS = (
+    ("train", *TINY, "model.name=dih_nm", "data.pack=pack", "run.name=alone"),
+    ("train", *TINY, "model.name=dih_m", "data.pack=pack", "run.name=two", "scale.workers=2"),
+    ("tune", "space.yaml", "data.pack=pack", "run.name=sweep"),
+    ("evaluate", "runs/alone", "runs/sweep", "--data", "sample/iharmony4", "--out", "evaluation"),
+    ("report", "evaluation", "runs/sweep", "--out", "report"),
+    ("best", "runs", "--export", "chosen"),
+    ("track", "evaluation", "evaluation"),
+    ("doctor",),
+)
+
+
+@pytest.fixture
+def home():
+    """Short, because Ray puts sockets below it."""
+    folder = Path(mkdtemp(prefix="nrh-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def run(home: Path, planted: dict[str, str], *words: str) -> str:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "WANDB_", "NRH_"))}
+    places = {"HOME": str(home), "RAY_TMPDIR": str(home / "ray"), "NRH_CACHE": str(home / "cache")}
+    command = [sys.executable, "-m", "nrh_dist", *words]
+    environment = {**kept, **places, **planted, "WANDB_MODE": "offline", "RAY_AUTH_MODE": "token"}
+    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, (words, done.stdout[-2000:], done.stderr[-2000:])
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_planted_keys_are_in_no_file_and_no_line(home):
+    planted = {
+        "WANDB_API_KEY": secrets.token_hex(20),
+        "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20),
+        "MY_PASSWORD": secrets.token_hex(20),
+    }
+    token = home / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text(secrets.token_hex(32))
+    token.chmod(0o600)
+    (home / "space.yaml").write_text(SPACE)
+    said = run(home, planted, "data", "sample", "sample")
+    said += run(home, planted, "data", "pack", "sample/iharmony4", "pack", "--size", "64")
+    for words in VERBS:
+        said += run(home, planted, *words)
+
+    hidden = {**planted, "Ray's token": token.read_text()}
+    assert not [name for name, secret in hidden.items() if secret in said]
+    files = [path for path in home.rglob("*") if path.is_file() and path != token]
+    kinds = {path.suffix for path in files}
+    assert {".wandb", ".yaml", ".json", ".jsonl", ".safetensors", ".pt", ".log", ".db", ".html"} <= kinds
+    found = [
+        (name, str(path)) for path in files for name, secret in hidden.items() if secret.encode() in path.read_bytes()
+    ]
+    assert not found
