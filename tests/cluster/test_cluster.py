@@ -213,11 +213,11 @@ def test_job_joins_the_cluster_of_its_machine(monkeypatch, tmp_path):
     seen = []
 
     def run(words):
-        seen.append((os.environ["RAY_ADDRESS"], words))
+        seen.append((os.environ["RAY_ADDRESS"], os.getcwd(), sys.path[0], words))
 
     monkeypatch.setattr("nrh_dist.cli.main", run)
     try:
         job.main(["train", "model.name=ptc_dih"])
     finally:
         os.environ.pop("RAY_ADDRESS", None)
-    assert seen == [("auto", ["train", "model.name=ptc_dih"])]
+    assert seen == [("auto", str(ROOT), str(ROOT), ["train", "model.name=ptc_dih"])]
