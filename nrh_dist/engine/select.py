@@ -71,11 +71,11 @@ def _best_is_damaged(best: dict[str, Any], reason: str) -> str:
 
 def run_of(path: Path) -> str:
     """The name of the run that a checkpoint folder belongs to (its own name where it lies alone)."""
+    path = Path(os.path.abspath(path))  # of "." and ".." too, and a link keeps its own name
     return path.parent.parent.name if path.parent.name == "checkpoints" else path.name
 
 
 def candidates(folders: Iterable[Path], metric: str) -> list[Candidate]:
-    path = Path(os.path.abspath(path))  # of "." and ".." too, and a link keeps its own name
     """Every kept checkpoint of the runs below ``folders`` with a value of ``metric``, best first.
 
     Ties as in ``ranking.TIES``. ``UserError`` where there is none.
