@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,13 +21,22 @@ DATA_MOVED = 0.01  # of MSE: above it, the input itself is another one
 
 @dataclass(frozen=True)
 class Pair:
-    """One image under one model in two evaluations; several runs of the model are averaged."""
+    """One image under one model in two evaluations; several runs of the model are averaged. ``group``: its photo."""
 
     dataset: str
     model: str
     name: str
     before: float
     now: float
+    group: str
+
+
+class _Image(NamedTuple):
+    """Mean MSE over the runs, and what is known of the input."""
+
+    mse: float
+    identity: float
+    group: str
 
 
 def pairs(evaluations: Iterable[Evaluation], other: Evaluation) -> tuple[list[Pair], int]:
@@ -42,13 +52,14 @@ def pairs(evaluations: Iterable[Evaluation], other: Evaluation) -> tuple[list[Pa
             f"--against {other.folder} shares no image under the same model at the same size ({other.size} px) "
             "with the evaluations: compare evaluations of the same data, models and size"
         )
-    same = [key for key in shared if not abs(now[key][1] - before[key][1]) > DATA_MOVED]
+    same = [key for key in shared if not abs(now[key].identity - before[key].identity) > DATA_MOVED]
     if not same:
         raise UserError(
             f"--against {other.folder} has other images under the same names (the error of every input differs): "
             "compare evaluations of the same data"
         )
-    return [Pair(*key, before[key][0], now[key][0]) for key in same], len(shared) - len(same)
+    found = [Pair(*key, before[key].mse, now[key].mse, now[key].group) for key in same]
+    return found, len(shared) - len(same)
 
 
 def by_model(found: Sequence[Pair], left_out: int) -> Table:
@@ -64,7 +75,7 @@ def by_model(found: Sequence[Pair], left_out: int) -> Table:
     rows, tests = [], []
     for model, chosen in by_models(found).items():
         before, now = np.array([(pair.before, pair.now) for pair in chosen]).T
-        photos = photos_of([pair.dataset for pair in chosen], [pair.name for pair in chosen])
+        photos = photos_of(*zip(*((pair.dataset, pair.name, pair.group) for pair in chosen), strict=True))
         test = paired.compare(photos, now, before)
         tests.append(test.p)
         values = [len(now), mean(before), mean(now), percent(mean(now), mean(before)), *test.cells()]
@@ -128,19 +139,20 @@ def label_of(model: str) -> str:
     return paper.LABELS.get(name, name) + comma + masks
 
 
-def _by_image(evaluations: Iterable[Evaluation]) -> dict[tuple[str, str, str], tuple[float, float]]:
-    """(sub-set, model, name) -> mean MSE over the runs, MSE of the input; identity and missing values left out.
+def _by_image(evaluations: Iterable[Evaluation]) -> dict[tuple[str, str, str], _Image]:
+    """By (sub-set, model, name); identity and missing values left out.
 
     The harmoniser of two_stage with true masks stays apart from other runs of its model.
     """
-    found: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    found: dict[tuple[str, str, str], list[_Image]] = {}
     for evaluation in evaluations:
         for result in evaluation.results:
             if result.model == IDENTITY:
                 continue
             model = f"{result.model}, true masks" if result.run.endswith(TRUE_MASKS) else result.model
-            for row in zip(result.datasets, result.names, result.mse, result.identity_mse, strict=True):
-                dataset, name, mse, identity = row
+            columns = result.datasets, result.names, result.mse, result.identity_mse, result.group
+            for dataset, name, mse, identity, group in zip(*columns, strict=True):
                 if not isnan(mse):
-                    found.setdefault((str(dataset), model, str(name)), []).append((float(mse), float(identity)))
-    return {key: (sum(m for m, _ in v) / len(v), v[0][1]) for key, v in found.items()}
+                    image = _Image(float(mse), float(identity), str(group))
+                    found.setdefault((str(dataset), model, str(name)), []).append(image)
+    return {key: v[0]._replace(mse=sum(one.mse for one in v) / len(v)) for key, v in found.items()}

@@ -1,6 +1,5 @@
 """What the page shows of one detector evaluation: headline, tables, charts and the gallery."""
 
-import re
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
@@ -10,7 +9,7 @@ from nrh_dist.report import detector_strips as strips
 from nrh_dist.report import detector_tables as tables
 from nrh_dist.report import table_files
 from nrh_dist.report.detector_collect import Detector, DetectorEvaluation, DetectorStrip, Estimate, value
-from nrh_dist.report.parts import Picture, number
+from nrh_dist.report.parts import Picture, free_slug, number, slug_of
 from nrh_dist.report.shown import Table
 
 
@@ -42,10 +41,11 @@ def chapters(evaluations: list[DetectorEvaluation], folder: Path) -> list[Detect
     found: list[DetectorChapter] = []
     for evaluation in evaluations:
         title = "Detectors on " + " + ".join(name for name, count in evaluation.summary.datasets.items() if count)
-        slug = re.sub(r"[^a-z0-9]+", "-", title.lower().replace(" on ", " ")).strip("-")
-        twins = [one for one in found if one.slug == slug or one.slug.startswith(f"{slug}-")]
-        if twins:
-            title, slug = f"{title}, {evaluation.folder.resolve().name}", f"{slug}-{len(twins) + 1}"
+        taken = [one.slug for one in found]
+        wanted = slug_of(title.replace(" on ", " "))
+        slug = free_slug(wanted, taken)
+        if wanted in taken:
+            title = f"{title}, {evaluation.folder.resolve().name}"
         found.append(_chapter(evaluation, title, slug, folder))
     return found
 

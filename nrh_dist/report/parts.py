@@ -1,5 +1,7 @@
-"""What every chapter of the page is made of: pictures beside it, and values in words."""
+"""What every chapter of the page is made of: its address, pictures beside it, and values in words."""
 
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import isnan
 
@@ -11,6 +13,17 @@ class Picture:
     file: str
     alt: str
     caption: str
+
+
+def slug_of(title: str) -> str:
+    """The title as a part of file names and of the page's addresses; "" without a letter or digit in it."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+def free_slug(slug: str, taken: Collection[str]) -> str:
+    """``slug``, or with the first number behind it that makes it another than those ``taken``."""
+    names = (slug, *(f"{slug}-{number}" for number in range(2, len(taken) + 2)))
+    return next(name for name in names if name not in taken)
 
 
 def shortened(name: str, longest: int = 30) -> str:

@@ -12,7 +12,7 @@ FURTHER = (
     "mse_outside", "mse_edge", "chroma_drift", "correction", "change_outside", "detected", "detected_outside",
     "shift_stops", "psnr_range", "psnr_target_max",
 )  # fmt: skip
-WORDS = ("category",)
+WORDS = ("category", "group")  # group: what composites of one photo have in common
 NUMBERS = (*METRICS, *FURTHER)
 OF_THE_INPUT = ("area_fraction", "identity_mse", "identity_psnr", "shift_stops")  # whatever a run does
 IDENTITY = "identity"
@@ -44,6 +44,7 @@ class Result:
     psnr_range: np.ndarray
     psnr_target_max: np.ndarray
     category: np.ndarray
+    group: np.ndarray
 
     def __len__(self) -> int:
         return len(self.names)
@@ -51,7 +52,7 @@ class Result:
     @cached_property
     def photos(self) -> np.ndarray:
         """Each image's photo as n numbers from 0."""
-        return photos_of(self.datasets, self.names)
+        return photos_of(self.datasets, self.names, self.group)
 
     def rows(self, chosen: np.ndarray | Sequence[int]) -> "Result":
         """The images that ``chosen`` selects, as positions or as n booleans."""
@@ -66,7 +67,11 @@ class Result:
         return not np.isnan(getattr(self, column)).all()
 
 
-def photos_of(datasets: Iterable[str], names: Iterable[str]) -> np.ndarray:
-    """Each image's photo as n numbers from 0. A photo is what stands before a name's last two underscores."""
-    photos = [f"{dataset}/{name.rsplit('_', 2)[0]}" for dataset, name in zip(datasets, names, strict=True)]
+def photos_of(datasets: Iterable[str], names: Iterable[str], groups: Iterable[str]) -> np.ndarray:
+    """Each image's photo as n numbers from 0: its group.
+
+    Where an earlier version wrote none, a photo is what stands before a name's last two underscores.
+    """
+    images = zip(datasets, names, groups, strict=True)
+    photos = [group or f"{dataset}/{name.rsplit('_', 2)[0]}" for dataset, name, group in images]
     return np.unique(photos, return_inverse=True)[1]

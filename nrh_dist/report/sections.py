@@ -1,10 +1,12 @@
 """Which images may be averaged together: one evaluation's, and of those one collection's, never a mixture."""
 
-import re
 from dataclasses import dataclass
+
+import numpy as np
 
 from nrh_dist.report import paper
 from nrh_dist.report.collect import TRUE_MASKS, Evaluation, Result, Strip
+from nrh_dist.report.parts import free_slug, slug_of
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,12 @@ class Section:
     def identity(self) -> Result:
         return self.results[0]
 
+    @property
+    def kind(self) -> str:
+        """What the images are, in a word: untouched photos, whose input has no error, are no composites."""
+        errors = self.identity.mse
+        return "composites" if np.isnan(errors).all() or np.nanmax(errors) > 0 else "untouched photos"
+
 
 def sections(evaluations: list[Evaluation]) -> list[Section]:
     """Each evaluation's images by collection: iHarmony4's sub-sets, COCO-Exp, the others."""
@@ -48,10 +56,11 @@ def sections(evaluations: list[Evaluation]) -> list[Section]:
             if not datasets:
                 continue
             title = collection or " + ".join(datasets)
-            slug = _slug(title)
-            twins = [section for section in found if section.slug == slug or section.slug.startswith(f"{slug}-")]
-            if twins:
-                title, slug = f"{title}, {evaluation.folder.resolve().name}", f"{slug}-{len(twins) + 1}"
+            taken = [section.slug for section in found]
+            wanted = slug_of(title) or "data"
+            slug = free_slug(wanted, taken)
+            if wanted in taken:
+                title = f"{title}, {evaluation.folder.resolve().name}"
             results = [result.of(datasets) for result in evaluation.results]
             strips = [s for s in evaluation.strips.strips if s.dataset in datasets] if evaluation.strips else []
             found.append(Section(title, slug, collection, datasets, evaluation, results, strips, labels))
@@ -72,8 +81,3 @@ def _labels(results: list[Result]) -> dict[str, str]:
             label += f", {result.run}" if owner == result.run else f" of {owner}"
         labels[result.run] = label
     return labels
-
-
-def _slug(title: str) -> str:
-    """The title as a part of file names and of the page's addresses."""
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "data"

@@ -70,7 +70,7 @@ def means(result: Result) -> Means:
         worse=worse_share(result, WORSE),
         worse1=worse_share(result, WORSE1),
         psnr_capped=int((result.psnr >= PSNR_CAP).sum()),
-        fmse_empty=int(np.isnan(result.fmse).sum()) if result.has("fmse") else 0,
+        fmse_empty=int((np.isnan(result.fmse) & ~np.isnan(result.mse)).sum()) if result.has("fmse") else 0,
         without_mse=int(np.isnan(result.mse).sum()),
     )
 

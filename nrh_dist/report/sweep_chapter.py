@@ -1,13 +1,12 @@
 """What a page shows of one sweep: headline, charts, the table of trials and what failed."""
 
-import re
 import shlex
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
 from nrh_dist.report import sweep_figures as figures
-from nrh_dist.report.parts import Picture
+from nrh_dist.report.parts import Picture, free_slug, slug_of
 from nrh_dist.report.sweep_collect import (
     FAILED,
     FINISHED,
@@ -59,9 +58,7 @@ def chapters(sweeps: list[Sweep], folder: Path) -> list[SweepChapter]:
     """A chapter a sweep; its table and figures are written below ``folder``."""
     found: list[SweepChapter] = []
     for sweep in sweeps:
-        slug = f"{SLUG}-" + (re.sub(r"[^a-z0-9]+", "-", sweep.name.lower()).strip("-") or "trials")
-        twins = [one for one in found if one.slug == slug or one.slug.startswith(f"{slug}-")]
-        slug = f"{slug}-{len(twins) + 1}" if twins else slug
+        slug = free_slug(f"{SLUG}-{slug_of(sweep.name) or 'trials'}", [one.slug for one in found])
         table = f"tables/{slug}.csv"
         write_csv(sweep, folder / table)
         found.append(chapter(sweep, slug, folder, table))

@@ -194,11 +194,11 @@ def _write_strips(folder: Path, datasets: list[str], models: tuple[str, ...], si
         outputs, masks = {}, {}
         for j, model in enumerate(models):
             run, share = f"{model}-seed0", 0.9 - 0.2 * j
-            outputs[run] = f"{i:04d}-{run}.png"
+            outputs[run] = f"{i:04d}-output-{j + 1}.png"
             pictures[run] = composite + share * mask[..., None] * (real - composite)
             names[run] = outputs[run]
             if model in DETECTORS:
-                masks[run] = names[f"{run}-mask"] = f"{i:04d}-{run}-mask.png"
+                masks[run] = names[f"{run}-mask"] = f"{i:04d}-detector-{j + 1}.png"
                 pictures[f"{run}-mask"] = 200 * mask
         for key, picture in pictures.items():
             Image.fromarray(np.clip(np.round(picture), 0, 255).astype(np.uint8)).save(folder / names[key])

@@ -21,11 +21,12 @@ def test_against_finds_what_moved(tmp_path: Path) -> None:
     before = read(evaluations.write(tmp_path / "before", leaves={"ptc_dih": 0.9}))
     pairs, left_out = against.pairs([now], before)
     assert left_out == 0
-    rows = {row.model: row.values for row in against.by_model(pairs, left_out).rows}
-    assert rows["dih_m"][3:9] == [0] * 6
-    assert rows["ptc_dih"][2] == pytest.approx(now.results[2].mse.mean())
-    assert rows["ptc_dih"][3] < -30
-    assert rows["ptc_dih"][4] > 50
+    table = against.by_model(pairs, left_out)
+    rows = {row.model: dict(zip([one.key for one in table.columns], row.values, strict=True)) for row in table.rows}
+    assert [*rows["dih_m"].values()][3:9] == [0] * 6
+    assert rows["ptc_dih"]["mse_now"] == pytest.approx(now.results[2].mse.mean())
+    assert rows["ptc_dih"]["change_percent"] < -30
+    assert rows["ptc_dih"]["better1_percent"] > 50
     assert len(against.by_image(pairs).rows) == 80
     moved = against.by_image(pairs, 5).rows
     assert len(moved) == 5
@@ -73,6 +74,15 @@ def test_the_paired_test_tells_a_change_from_none(tmp_path: Path) -> None:
     assert rows["ptc_dih"]["p"] < 0.001
     assert rows["ptc_dih"]["photos"] == 20
     assert isnan(rows["dih_m"]["p"]) and isnan(rows["dih_m"]["p_holm"])  # nothing changed: no test
+
+
+def test_the_paired_test_is_over_the_groups_of_the_evaluation(tmp_path: Path) -> None:
+    now = read(evaluations.write(tmp_path / "now", leaves={"ptc_dih": 0.5}))
+    grouped = [replace(one, group=np.array([f"g{i % 7}" for i in range(len(one))])) for one in now.results]
+    before = read(evaluations.write(tmp_path / "before", leaves={"ptc_dih": 0.9}))
+    table = against.by_model(*against.pairs([replace(now, results=grouped)], before))
+    photos = [column.key for column in table.columns].index("photos")
+    assert [row.values[photos] for row in table.rows] == [7, 7]
 
 
 def test_against_refuses_other_images_under_the_same_names(tmp_path: Path) -> None:

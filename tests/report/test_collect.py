@@ -93,7 +93,20 @@ def test_identity_from_the_columns_keeps_what_is_of_the_image(tmp_path: Path) ->
 
 def test_a_photo_is_what_stands_before_the_last_two_underscores() -> None:
     names = ["c1_2_3", "c1_9_1", "d1-2_x_10_1", "d1-2_y_10_1", "c1_2_3"]
-    assert photos_of(["A"] * 4 + ["B"], names).tolist() == [0, 0, 1, 2, 3]
+    assert photos_of(["A"] * 4 + ["B"], names, [""] * 5).tolist() == [0, 0, 1, 2, 3]
+
+
+def test_a_photo_is_the_group_that_the_evaluation_wrote(tmp_path: Path) -> None:
+    folder = evaluations.write(tmp_path / "e", {"Mine": 4}, strips=0)
+    names = ["IMG_20230101_120000", "IMG_20230101_130000", "IMG_20240101_120000", "IMG_20240101_130000"]
+    rows = evaluations.read_rows(folder)
+    for i, row in enumerate(rows):
+        row[3] = names[i % 4]
+    evaluations.write_rows(folder, rows)
+    assert collect.read(folder).results[0].photos.tolist() == [0, 0, 0, 0], "an old file says no more than the name"
+    rows = [[*row, row[3]] for row in rows]
+    evaluations.write_rows(folder, rows, (*evaluations.COLUMNS, "group"))
+    assert [one.photos.tolist() for one in collect.read(folder).results] == [[0, 1, 2, 3]] * 3
 
 
 def test_runs_are_brought_into_one_order(folder: Path) -> None:
@@ -132,6 +145,15 @@ def test_sections_never_mix_collections(tmp_path: Path) -> None:
     ]
     assert [len(section.strips) for section in found] == [2, 1, 2, 0]
     assert found[3].title == "COCO-Exp, two"
+
+
+def test_each_section_has_an_address_of_its_own(tmp_path: Path) -> None:
+    names = ("Demo 2", "Demo", "Demo", "Demo 2", "Demo-detector")
+    found = sections([
+        collect.read(evaluations.write(tmp_path / str(i), {name: 3}, strips=0)) for i, name in enumerate(names)
+    ])  # fmt: skip
+    assert [one.slug for one in found] == ["demo-2", "demo", "demo-3", "demo-2-2", "demo-detector"]
+    assert [one.title for one in found] == ["Demo 2", "Demo", "Demo, 2", "Demo 2, 3", "Demo-detector"]
 
 
 def test_runs_of_one_model_are_told_apart(folder: Path) -> None:

@@ -60,7 +60,7 @@ def test_means_match_a_loop_over_the_rows(section: Section) -> None:
 def test_missing_values_are_counted_not_averaged(section: Section) -> None:
     result = section.results[2]
     mse, fmse, psnr = result.mse.copy(), result.fmse.copy(), result.psnr.copy()
-    mse[:3], fmse[:5], psnr[:2] = np.nan, np.nan, 100.0
+    mse[:3], fmse[:8], psnr[:2] = np.nan, np.nan, 100.0  # three outputs that are not finite, five empty masks
     found = statistics.means(replace(result, mse=mse, fmse=fmse, psnr=psnr))
     assert (found.without_mse, found.fmse_empty, found.psnr_capped) == (3, 5, 2)
     assert found.mse == pytest.approx(result.mse[3:].mean())
