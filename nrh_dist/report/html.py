@@ -9,6 +9,7 @@ from nrh_dist.report import against as comparison
 from nrh_dist.report import (
     detector_chapter,
     detector_collect,
+    files,
     harmoniser_chapter,
     made,
     sweep_chapter,
@@ -26,12 +27,13 @@ PARTS = {"index.html", "tables", "figures"}
 MOVERS = 5  # images shown at each end of a comparison
 
 
+@files.explained()
 def write(evaluations: list[Path], out: Path, against: Path | None = None) -> Path:
     """Write the report of these folders, of evaluations or sweeps, into ``out`` and return its ``index.html``.
 
     An earlier report in ``out`` is replaced as a whole; any other content is refused. Everything is written beside
     ``out`` first, so that a failure leaves ``out`` as it was. Raises ``UserError`` for folders that are neither or are
-    damaged, and for an ``against`` that shares no image with them.
+    damaged, for an ``against`` that shares no image with them, and for what cannot be read or written.
     """
     if not evaluations:
         raise UserError("a report needs at least one folder: give one that nrh evaluate or nrh tune wrote")
@@ -99,6 +101,8 @@ def _check_out(out: Path, inputs: list[Path]) -> None:
     for folder in inputs:
         if folder.resolve().is_relative_to(out):
             raise UserError(f"--out {out} holds {folder}, which a report would replace: give another folder")
+    if os.path.ismount(out):
+        raise UserError(f"--out {out} is a mount point, which cannot be replaced: give a folder below it")
     if not out.exists():
         return
     if not out.is_dir():
@@ -115,7 +119,11 @@ def _install(partial: Path, out: Path) -> None:
     if out.exists():
         earlier = out.with_name(f".{out.name}.earlier-{os.getpid()}")
         out.rename(earlier)
-        partial.rename(out)
-        shutil.rmtree(earlier)
+        try:
+            partial.rename(out)
+        except BaseException:
+            earlier.rename(out)
+            raise
+        shutil.rmtree(earlier, ignore_errors=True)  # the page is there
     else:
         partial.rename(out)

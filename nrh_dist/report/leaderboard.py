@@ -1,12 +1,11 @@
 """The leaderboard: ``README.md`` of a folder of reports, made from its result files and studies, never by hand."""
 
-import os
 import re
 from pathlib import Path
 
 from nrh_dist.errors import UserError
+from nrh_dist.report import files, paper
 from nrh_dist.report import leaderboard_result as results
-from nrh_dist.report import paper
 from nrh_dist.report.leaderboard_result import DataSet, Published, Run, training_command
 from nrh_dist.report.parts import number
 from nrh_dist.report.result import IDENTITY
@@ -29,17 +28,12 @@ Entry = tuple[Published, DataSet]
 
 def write(folder: Path) -> Path:
     """Write ``README.md`` into ``folder`` and return it; a failure leaves the earlier one as it was."""
-    text = render(folder)
     page = folder / PAGE
-    partial = folder / f".{PAGE}.partial-{os.getpid()}"
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, page)
-    finally:
-        partial.unlink(missing_ok=True)
+    files.write_text(page, render(folder))
     return page
 
 
+@files.explained()
 def check(folder: Path) -> None:
     """``UserError`` where ``README.md`` is not what ``write`` would write."""
     page = folder / PAGE
@@ -47,6 +41,7 @@ def check(folder: Path) -> None:
         raise UserError(f"{page} is not what its results and studies give: run nrh leaderboard {folder}")
 
 
+@files.explained()
 def render(folder: Path) -> str:
     """The page as text; ``UserError`` for a folder that is none, a damaged result or a study without a heading."""
     if not folder.is_dir():
@@ -67,8 +62,8 @@ def render(folder: Path) -> str:
 
 def _about() -> str:
     return (
-        "Means of per-image values on the test split. Ours carry a 95 % interval, by a bootstrap over photos, and link "
-        "to the file that they are read from; “paper” is what this project reproduces "
+        "Means of per-image values on the test split, where no other is named. Ours carry a 95 % interval, by a "
+        "bootstrap over photos, and link to the file that they are read from; “paper” is what this project reproduces "
         f"({paper.CITATION}); the other methods are given the mask. Published numbers come from other trainings, so "
         "that they orient and do not compare; sizes differ where px says so."
     )
@@ -117,12 +112,12 @@ def _other(title: str, entries: list[Entry]) -> list[str]:
 
 
 def _ours(entries: list[Entry]) -> list[list[str]]:
-    """A row a run; doing nothing once a data set of the same size and count."""
+    """A row a run; doing nothing once a data set of the same size, count and numbers, whatever it was measured by."""
     rows: list[list[str]] = []
     for result, one in entries:
         for run in one.runs:
             row = _row(result, one, run)
-            if run.model != IDENTITY or row[:1] + row[2:] not in [other[:1] + other[2:] for other in rows]:
+            if run.model != IDENTITY or row[:1] + row[2:-1] not in [other[:1] + other[2:-1] for other in rows]:
                 rows.append(row)
     return rows
 
@@ -132,7 +127,8 @@ def _row(result: Published, one: DataSet, run: Run) -> list[str]:
     mask = "yes" if run.model in paper.SEES_THE_MASK else ""
     return [
         _text(run.label) if run.model == IDENTITY else f"**{_text(run.label)}**",
-        f"ours: [{_text(result.name)}]({results.FOLDER}/{result.name}.json)",
+        f"ours: [{_text(result.name)}]({results.FOLDER}/{result.name}.json)"
+        + (f", {_text(result.split)} split" if result.split != "test" else ""),
         mask,
         str(result.size),
         images,
@@ -219,7 +215,11 @@ def _studies(folder: Path) -> list[str]:
     for path in sorted(folder.glob("*.md")):
         if path.name == PAGE:
             continue
-        written = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.S | re.M)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is not UTF-8 ({error.reason}): save it as UTF-8") from None
+        written = re.sub(r"^```.*?^```$", "", text, flags=re.S | re.M)
         blocks = [block.strip() for block in written.split("\n\n") if block.strip()]
         heading = blocks[0].splitlines()[0] if blocks else ""
         if not heading.startswith("# "):

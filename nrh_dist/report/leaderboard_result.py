@@ -1,7 +1,6 @@
 """A result of the leaderboard: an evaluation's numbers in one small file, without paths of machines or pictures."""
 
 import json
-import os
 import re
 import shlex
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import msgspec
 import numpy as np
 
 from nrh_dist.errors import UserError
-from nrh_dist.report import bootstrap
+from nrh_dist.report import bootstrap, files
 from nrh_dist.report.collect import Checkpoint, Evaluation, read_json
 from nrh_dist.report.provenance import Training
 from nrh_dist.report.result import IDENTITY, Result
@@ -110,14 +109,10 @@ def compact(evaluation: Evaluation, name: str, note: str, changed: Callable[[Con
 def save(result: Published, folder: Path) -> Path:
     """Write the result into ``folder``/results; one of the same name is replaced."""
     path = folder / FOLDER / f"{result.name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        content = {"schema": SCHEMA, **msgspec.to_builtins(result)}
-        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    content = {"schema": SCHEMA, **msgspec.to_builtins(result)}
+    with files.explained():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return path
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from nrh_dist import config as configuration
 from nrh_dist.errors import UserError
-from nrh_dist.report import leaderboard, leaderboard_result
+from nrh_dist.report import files, leaderboard, leaderboard_result
+from nrh_dist.report.checks import check_summary
 from nrh_dist.report.collect import read
 
 ALWAYS = ("preset", "model.name", "seed")  # told even where they are the defaults
@@ -15,7 +16,10 @@ PATHS = {f"{section}.{key}" for section, key in configuration.PATH_KEYS}
 def add(folder: Path, evaluation: Path, name: str | None, note: str) -> Path:
     """Keep the evaluation as the result ``name`` (default: its folder's) below ``folder``; returns the file."""
     name = name or evaluation.resolve().name
-    result = leaderboard_result.compact(read(evaluation), name, note, changed)
+    with files.explained():
+        found = read(evaluation)
+    check_summary(found)
+    result = leaderboard_result.compact(found, name, note, changed)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: give the one that holds results and studies, as in reports")
     return leaderboard_result.save(result, folder)

@@ -123,6 +123,58 @@ def test_several_results_of_a_data_set_share_a_table(folder: Path, tmp_path: Pat
     assert len(identities) == 2, "other images, another error of the input"
 
 
+def test_doing_nothing_is_listed_once_though_measured_at_two_commits(folder: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        one = evaluations.write(tmp_path / name, further=True)
+        made = {**evaluations.PROVENANCE, "commit": (name * 40)}
+        evaluations.write_json(one / "provenance.json", made)
+        add(folder, one, None, "")
+    rows = rows_of(leaderboard.render(folder), "Sample")
+    assert [row[0] for row in rows] == ["Identity (input)", "**DIH-M**", "**PTC-DIH**", "**DIH-M**", "**PTC-DIH**"]
+    assert {row[-1] for row in rows} == {"`aaaaaaaaaa`", "`bbbbbbbbbb`"}
+
+
+def test_another_split_is_named(folder: Path, tmp_path: Path) -> None:
+    for name, split in (("a", "test"), ("b", "validation")):
+        one = evaluations.write(tmp_path / name)
+        evaluations.edit_summary(one, split=split)
+        add(folder, one, None, "")
+    text = leaderboard.render(folder)
+    assert "on the test split, where no other is named" in text
+    assert {row[1] for row in rows_of(text, "Sample")} == {
+        "ours: [a](results/a.json)",
+        "ours: [b](results/b.json), validation split",
+    }
+
+
+def test_numbers_that_contradict_their_rows_are_not_added(folder: Path, tmp_path: Path) -> None:
+    one = evaluations.write(tmp_path / "one")
+    models = json.loads((one / "summary.json").read_text())["models"]
+    evaluations.edit_summary(one, models=[{**each, "mse": 7.0} for each in models])
+    with pytest.raises(UserError, match=r"states MSE 7\.000"):
+        add(folder, one, None, "")
+    assert not list(folder.iterdir())
+
+
+def test_what_the_disk_refuses_is_one_line(folder: Path, tmp_path: Path) -> None:
+    one = evaluations.write(tmp_path / "one")
+    (folder / "study.md").write_bytes("# Gr\xf6\xdfe\n\nText.\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"study\.md is not UTF-8 .*save it as UTF-8$"):
+        leaderboard.render(folder)
+    (folder / "study.md").unlink()
+    (folder / "study.md").mkdir()
+    with pytest.raises(UserError, match=r"^cannot read or write .*study\.md: Is a directory; "):
+        leaderboard.render(folder)
+    (folder / "study.md").rmdir()
+    (folder / "README.md").mkdir()
+    with pytest.raises(UserError, match=r"^cannot read or write .*README\.md: "):
+        leaderboard.write(folder)
+    assert [path.name for path in folder.iterdir()] == ["README.md"], "nothing half-written"
+    (folder / "results").write_text("no folder")
+    with pytest.raises(UserError, match=r"^cannot read or write .*results: "):
+        add(folder, one, None, "")
+
+
 def test_adding_again_replaces(folder: Path, tmp_path: Path) -> None:
     for leaves in (0.5, 0.9):
         one = evaluations.write(tmp_path / str(leaves), leaves={"ptc_dih": leaves})
@@ -200,6 +252,9 @@ def test_check_fails_with_one_line_where_anything_changed(
     assert status("--check") == 1
     assert status("--check", "--add", str(one)) == 1
     assert "--check does not" in capsys.readouterr().err
+    for words in (("--name", "second"), ("--note", "drawn")):
+        assert status(*words) == 1
+        assert "give them with --add" in capsys.readouterr().err
 
 
 def test_mistakes_are_one_line(folder: Path, tmp_path: Path) -> None:
