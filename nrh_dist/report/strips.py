@@ -1,5 +1,6 @@
 """Comparison strips: input and real photo, then each model's output, its signed differences and its detector mask."""
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,9 +125,9 @@ def read_mask(path: Path, size: tuple[int, ...]) -> np.ndarray:
 def read_pixels(path: Path, mode: str, size: tuple[int, ...] | None = None) -> np.ndarray:
     """A picture as uint8, HxWx3 or HxW by ``mode``; ``UserError`` where it cannot be read or has another ``size``."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             pixels = np.asarray(image.convert(mode))
-    except (OSError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is not a readable picture ({error}): make the evaluation again") from None
     if size and pixels.shape[:2] != size:
         raise UserError(f"{path} is {pixels.shape[:2]}, but the others are {size}: make the evaluation again")

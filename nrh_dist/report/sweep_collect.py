@@ -193,7 +193,7 @@ def read(folder: Path) -> Sweep:
         search=written.search,
         scheduler=kind,
         options=options,
-        base=[f"{key}={placeless(value)}" for key, value in (word.split("=", 1) for word in written.base)],
+        base=[_setting(path, word) for word in written.base],
         dimensions=dimensions,
         lives=lives,
         trials=trials,
@@ -211,6 +211,14 @@ def write_table(sweep: Sweep, path: Path) -> None:
         cells = [one.assignment.get(key, "") for key in sweep.keys]
         writer.writerow([one.name, *cells, *values, one.epochs, one.status, one.reason, place])
     path.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _setting(path: Path, word: str) -> str:
+    """A word of ``base`` as others may see it."""
+    key, equals, value = word.partition("=")
+    if not equals:
+        raise UserError(f"{path} has '{word}' in base, which is no key=value: {REMEDY}")
+    return f"{key}={placeless(value)}"
 
 
 def _dimension(path: Path, key: str, given: dict[str, Any]) -> Dimension:

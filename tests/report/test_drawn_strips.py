@@ -92,6 +92,23 @@ def test_pictures_that_cannot_be_used_are_named(section: Section) -> None:
         strips.panels(section, section.strips[0])
 
 
+@pytest.mark.parametrize("place", [5, 11, 35, 60])  # Pillow raises another kind of error for each of the first three
+def test_a_damaged_picture_is_named_whatever_the_damage(place: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16), dtype=np.uint8)).save(path)
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.png is not a readable picture .*make the evaluation again$"):
+        strips.read_pixels(path, "L")
+
+
+def test_a_picture_of_another_kind_is_no_png(tmp_path: Path) -> None:
+    Image.new("L", (16, 16)).save(tmp_path / "a.png", format="GIF")
+    with pytest.raises(UserError, match="not a readable picture"):
+        strips.read_pixels(tmp_path / "a.png", "L")
+
+
 def test_sides_are_the_pictures_of_the_evaluation(section: Section, tmp_path: Path) -> None:
     found = made(section, tmp_path / "page")
     assert [group.title for group in found.groups] == [""]

@@ -90,6 +90,7 @@ def _assign(path: Path, key: str, value: object) -> None:
         ("sweep.json", lambda path: _without(path, "space"), "is not as expected"),
         ("sweep.json", lambda path: _with(path, scheduler={"asha": {}}), "no max_epochs"),
         ("sweep.json", lambda path: _with(path, metrics=[]), "names no metric"),
+        ("sweep.json", lambda path: _with(path, base=["optim.lr"]), "has 'optim.lr' in base, which is no key=value"),
         ("sweep.json", lambda path: _with(path, space={"optim.lr": {"uniform": [2]}}), "neither a choice nor a range"),
         ("trials/t0001/assignment.json", lambda path: path.write_bytes(b"\xff"), "is not readable JSON"),
         ("trials/t0001/assignment.json", lambda path: _with(path, index=2), "is of another trial"),
