@@ -8,6 +8,8 @@ from nrh_dist.report.result import IDENTITY, Result
 from nrh_dist.report.sections import Section
 from nrh_dist.report.shown import Analysis, Column, Row, Table
 
+NEEDS = ("mse", "correction", "change_outside", "detected")  # what the rules look at
+
 
 def analyse(section: Section, folder: Path) -> Analysis | None:
     """None where no run's correction was measured: why it failed cannot be told then."""
@@ -38,7 +40,7 @@ def table(section: Section, runs: list[Result]) -> Table:
         "to correct.",
         *(f"{key[:1].upper()}{key[1:]}: {rule}." for key, rule in failures.RULES.items()),
     ]
-    return Table(f"failures-{section.slug}", "Failures by reason", columns, rows, notes)
+    return Table(f"failures-{section.slug}", "Failures by reason", columns, rows, notes, needs=NEEDS)
 
 
 def _row(key: str, found: list[dict[str, int]], group: str) -> Row:

@@ -50,11 +50,14 @@ def headline(section: Section) -> tuple[str, str]:
             f"Doing nothing on {section.title} at {section.size} px: no model was evaluated",
             f"The input's own error is MSE {means(section.identity).mse:,.2f}.",
         )
-    best = min(mask_free or candidates, key=lambda result: means(result).mse)
+    rivals = mask_free or candidates
+    best = min(rivals, key=lambda result: means(result).mse)
     values, identity, found = means(best), means(section.identity), change(best)
     label = section.labels[best.run]
     worse = f"with {100 * values.worse1:.0f}\N{NO-BREAK SPACE}% of the images made worse"
-    if found is None:
+    if found is None and not values.mse:
+        verdict = f"{label} leaves untouched images of {section.title} as they are"
+    elif found is None:
         verdict = f"{label} changes untouched images of {section.title}, {worse}"
     elif found.verdict < 0:
         verdict = f"{label} beats doing nothing on {section.title}, {worse}"
@@ -66,8 +69,9 @@ def headline(section: Section) -> tuple[str, str]:
     if found:
         numbers += f" ({_signed(100 * found.value)} %{_interval(found.interval, found.photos)})"
     numbers += f"; PSNR {values.psnr:.2f} against {identity.psnr:.2f} dB."
-    if len(mask_free) > 1:
-        numbers += f" Chosen here as the lowest MSE of {len(mask_free)} runs without the mask, so slightly flattered."
+    if len(rivals) > 1:
+        which = "runs without the mask" if mask_free else "runs"
+        numbers += f" Chosen here as the lowest MSE of {len(rivals)} {which}, so slightly flattered."
     if not mask_free:
         numbers += " This model is given the mask."
     return verdict, numbers

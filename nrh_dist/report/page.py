@@ -92,7 +92,7 @@ def _kickers(content: Content) -> list[str]:
     for one in content.chapters:
         section = one.section
         place = f"{section.title} {section.evaluation.summary.split}"
-        found.append(f"{place}, {len(section.identity):,} composites at {section.size} px")
+        found.append(f"{place}, {len(section.identity):,} {section.kind} at {section.size} px")
     for chapter in content.detectors:
         evaluation = chapter.evaluation
         place = f"{chapter.title}, {evaluation.summary.split}"

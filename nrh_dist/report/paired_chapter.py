@@ -57,6 +57,10 @@ def table(section: Section, found: list[Comparison]) -> Table:
         cells = [one.found.images, *one.found.cells(), corrected]
         rows.append(Row(section.labels[one.one.run], cells, group, one.one.model, one.one.run))
     notes = [f"Below 0 the run has the lower error. {bootstrap.NOTE} {paired.NOTE}"]
+    if any(one.other.model != IDENTITY for one in found):
+        notes.append(
+            "The best without mask was chosen on these images and so is slightly flattered, against doing nothing too."
+        )
     caption = "Differences between runs, image by image"
     return Table(f"pairs-{section.slug}", caption, COLUMNS, rows, notes)
 

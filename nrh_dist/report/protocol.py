@@ -41,9 +41,9 @@ def term(key: str) -> str:
 
 
 def _needed(table: Table, protocol: dict[str, str]) -> list[str]:
-    """The keys of the protocol that the table's columns name, else those that its words name."""
+    """The keys of the protocol that the table asks for or its columns name, else those that its words name."""
     of_columns = [_longest(column.key, protocol) for column in table.columns]
-    found = [key for key in of_columns if key]
+    found = [key for key in (*table.needs, *of_columns) if key in protocol]
     if not found:
         words = " ".join([table.caption, *(column.group for column in table.columns), *(r.group for r in table.rows)])
         found = [key for key in protocol if re.search(rf"\b{re.escape(key)}\b", words, re.IGNORECASE)]
@@ -53,8 +53,10 @@ def _needed(table: Table, protocol: dict[str, str]) -> list[str]:
 
 
 def _longest(column: str, protocol: dict[str, str]) -> str:
-    """The longest key that the column's name begins with or is, as mse_outside of mse_outside_low; "" without one."""
-    return max((key for key in protocol if f"_{column}_".startswith(f"_{key}_")), key=len, default="")
+    """The longest key that the column's name is, begins with or ends in, as mse_outside of mse_outside_low and mse of
+    my-run_mse; "" without one."""
+    ends = [key for key in protocol if f"{column}_".startswith(f"{key}_") or column.endswith(f"_{key}")]
+    return max(ends, key=len, default="")
 
 
 def _first_clause(text: str) -> str:

@@ -33,7 +33,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """What the page shows and what the files hold. The page shows the first ``most`` rows, the files all."""
+    """What the page shows and what the files hold. The page shows the first ``most`` rows, the files all.
+
+    ``needs`` are keys of the protocol that a reader needs though no column is named after them.
+    """
 
     name: str
     caption: str
@@ -41,6 +44,7 @@ class Table:
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
     most: int | None = None
+    needs: tuple[str, ...] = ()
 
     def decimals(self, row: Row, column: int) -> int:
         """Of a cell: the row's where it has some, but counts stay whole."""

@@ -226,6 +226,9 @@ def test_runs_are_compared_with_doing_nothing_and_with_the_best(section: Section
     assert all(row["p_holm"] >= row["p"] for row in rows)
     assert all(row["photos"] == 60 for row in rows)
     assert any("not independent" in note for note in table.notes)
+    assert any("chosen on these images and so is slightly flattered" in note for note in table.notes)
+    alone = paired_chapter.table(section, found[:1])
+    assert not any("chosen" in note for note in alone.notes), "against doing nothing, nobody chose"
 
 
 def test_the_best_run_is_one_with_an_error_and_without_the_mask(section: Section) -> None:

@@ -1,5 +1,7 @@
 """The page as a whole: self-contained, honest about what is missing, and never half-written."""
 
+import errno
+import os
 import re
 import shlex
 from html.parser import HTMLParser
@@ -13,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from nrh_dist.errors import UserError
-from nrh_dist.report import harmoniser_chapter, html, protocol
+from nrh_dist.report import failure_table, harmoniser_chapter, html, protocol
 from nrh_dist.report.collect import read
 from nrh_dist.report.parts import number
 from nrh_dist.report.sections import sections
@@ -111,6 +113,11 @@ def test_protocol_defines_what_the_table_shows(tmp_path: Path) -> None:
     assert line("mse_outside_mean") == f"{place}. MSE outside the mask: outside the mask."
     assert line("0-10%", caption="PSNR by size") == f"{place}. PSNR: peak 255. size bin: tenths."
     assert line("count") == f"{place}."
+    assert line("my-run_mse", "count") == f"{place}. MSE: 0..255 scale."
+    assert line("my-run_mse_outside") == f"{place}. MSE outside the mask: outside the mask."
+    asked = Table("t", "Title", [Column("my-run_percent", "x")], [], needs=("mse", "not measured"))
+    assert protocol.line(section, asked) == f"{place}. MSE: 0..255 scale."
+    assert "mse" in failure_table.table(section, section.results[1:]).needs
 
 
 def test_page_says_what_it_shows(tmp_path: Path) -> None:
@@ -221,6 +228,36 @@ def test_headline_model_does_not_see_the_mask(tmp_path: Path) -> None:
     assert "given the mask" in harmoniser_chapter.headline(sections([read(alone)])[0])[1]
 
 
+def test_headline_says_that_it_was_chosen(tmp_path: Path) -> None:
+    def numbers(*models: str) -> str:
+        folder = evaluations.write(tmp_path / "-".join(models), models=models, strips=0)
+        return harmoniser_chapter.headline(sections([read(folder)])[0])[1]
+
+    assert "lowest MSE of 2 runs without the mask, so slightly flattered" in numbers("dih_m", "ptc_dih", "gated")
+    assert "flattered" not in numbers("dih_m", "ptc_dih"), "one was there to choose"
+    assert "flattered" not in numbers("dih_m")
+
+
+@pytest.mark.parametrize(
+    ("added", "says"),
+    [
+        (0.0, "PTC-DIH leaves untouched images of Sample as they are"),
+        (3.0, "PTC-DIH changes untouched images of Sample, with 100\N{NO-BREAK SPACE}% of the images made worse"),
+    ],
+)
+def test_untouched_photos_are_no_composites(added: float, says: str, tmp_path: Path) -> None:
+    folder = evaluations.write(tmp_path / "e", models=("ptc_dih",), strips=0)
+    rows = evaluations.read_rows(folder)
+    for row in rows:
+        row[9], row[4] = "0.000000", "0.000000" if row[1] == "identity" else f"{added:.6f}"
+    evaluations.write_rows(folder, rows)
+    evaluations.edit_summary(folder, models=[])
+    text = Page(html.write([folder], tmp_path / "report")).text
+    assert says in text
+    assert "Sample test, 40 untouched photos at 64 px" in text and "40 untouched photos; means" in text
+    assert "40 composites" not in text
+
+
 def test_against_adds_its_section(tmp_path: Path) -> None:
     now, before = evaluations.write(tmp_path / "now", leaves={"ptc_dih": 0.5}), evaluations.write(tmp_path / "before")
     index = html.write([now], tmp_path / "report", against=before)
@@ -265,6 +302,29 @@ def test_a_failure_leaves_the_earlier_report_whole(tmp_path: Path) -> None:
     assert (out / "index.html").read_bytes() == before
     with pytest.raises(UserError):
         html.write([folder], tmp_path / "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["e", "report"]
+
+
+def test_what_the_disk_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, out = evaluations.write(tmp_path / "e", strips=0), tmp_path / "report"
+    before = html.write([folder], out).read_bytes()
+    with pytest.raises(UserError, match=r"^cannot read or write .*index\.html.*: Not a directory; "):
+        html.write([folder], out / "index.html" / "below")
+    rename = Path.rename
+
+    def fails_once(path: Path, target: Path) -> Path:
+        if ".partial-" in path.name:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fails_once)
+    with pytest.raises(UserError, match=r"^cannot read or write .*: Permission denied; "):
+        html.write([folder], out)
+    monkeypatch.undo()
+    assert (out / "index.html").read_bytes() == before
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == out)
+    with pytest.raises(UserError, match="is a mount point"):
+        html.write([folder], out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e", "report"]
 
 
