@@ -5,7 +5,6 @@ in its batch. The mean over images is the caller's; PSNR is never computed from 
 """
 
 from collections.abc import Iterator
-from math import floor
 
 import numpy as np
 import torch
@@ -58,13 +57,11 @@ def psnr_from_mse(error: Tensor, peak: float | Tensor = PEAK) -> Tensor:
     return (10 * torch.log10(peak**2 / error)).clamp(max=PSNR_CAP)
 
 
-def fmse(output: Tensor, real: Tensor, mask: Tensor) -> Tensor:
-    """MSE over the pixels of the object alone (DoveNet, CVPR 2020): N values, nan where there are none."""
-    return mean_over(squared_errors(output, real), object_region(mask))
-
-
 def mean_over(values: Tensor, region: Tensor) -> Tensor:
-    """The mean of N x HW ``values`` over each ``region``: N values, nan where it is empty."""
+    """The mean of N x HW ``values`` over each ``region``: N values, nan where it is empty.
+
+    Of ``squared_errors`` over ``object_region``: fMSE (DoveNet, CVPR 2020).
+    """
     return (values * region).sum(dim=1) / region.sum(dim=1)
 
 
@@ -110,13 +107,6 @@ def chroma_drift(output: list[Tensor], real: list[Tensor]) -> Tensor:
     return torch.stack(
         [(one - other).norm(dim=0).mean(dtype=torch.float64) for one, other in zip(output, real, strict=True)]
     )
-
-
-def size_bin(area_fraction: float) -> int:
-    """The index in ``SIZE_BINS`` of an object's share of the image, floor(10 x fraction); 1.0 falls into the last."""
-    if not 0 <= area_fraction <= 1:
-        raise ValueError(f"area_fraction={area_fraction}: an area fraction must be in [0, 1]")
-    return min(floor(10 * area_fraction), len(SIZE_BINS) - 1)
 
 
 def _require_same_shape(output: Tensor, real: Tensor) -> None:

@@ -23,7 +23,7 @@ def test_worse_is_counted_at_its_two_limits():
 
 
 def test_bins_are_half_open_and_weigh_up_to_the_total():
-    areas = [0.0, 0.0499, 0.05, 0.0999, 0.1, 0.1499, 0.15, 0.55, 1.0]
+    areas = [0.0, 0.0499, 0.05, 6553 / 65536, 0.1, 0.1499, 0.15, 0.55, 1.0]
     (found,) = summarise(images(areas), [scores([float(number) for number in range(9)])])
     assert [(one["bin"], one["count"]) for one in found["bins"]] == [
         ("0-10%", 4),
