@@ -17,6 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from nrh_dist import location
 from nrh_dist.errors import UserError
 from nrh_dist.schema import (
     DETECTOR_MODELS,
@@ -31,7 +32,7 @@ from nrh_dist.schema import (
 )
 
 # Keys that say where and how fast, never what: a run may continue with other values of these.
-PLACE_KEYS = ("run", "speed", "scale", "track")
+PLACE_KEYS = ("run", "speed", "scale", "track", "storage")
 SECRET = re.compile("(KEY|TOKEN|SECRET|PASSWORD)$")  # how environment variables are called that hold one
 PATH_KEYS = (
     ("run", "root"),
@@ -108,7 +109,8 @@ def with_absolute_paths(config: Config, base: Path) -> Config:
     for section, key in PATH_KEYS:
         value = getattr(getattr(copied, section), key)
         if value:
-            setattr(getattr(copied, section), key, str(base / value))
+            setattr(getattr(copied, section), key, location.absolute(value, base))
+    copied.storage = location.absolute(config.storage, base) if config.storage else None
     return copied
 
 
@@ -178,6 +180,10 @@ def check(config: Config) -> None:
         scale.gpus_per_worker,
         "must be 0 or more",
     )
+    rule = "is a folder of this machine; storage=... keeps a copy elsewhere"
+    _require(not location.is_remote(config.run.root), "run.root", config.run.root, rule)
+    if config.storage:
+        location.parse(config.storage)
     if config.run.name is not None:
         allowed = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", config.run.name)
         _require(bool(allowed), "run.name", config.run.name, "may hold letters, digits, '.', '_' and '-' only")
@@ -239,6 +245,7 @@ def _check_model(config: Config) -> None:
 
 def _fill_in(config: Config) -> None:
     """Fill the values that are empty and have a default of their model or stage: the resolved copy shows them."""
+    config.storage = config.storage or os.environ.get(location.VARIABLE) or None
     model = config.model
     if model.fusion_width is None:
         model.fusion_width = FUSION_MODELS.get(model.name)

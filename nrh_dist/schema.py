@@ -169,11 +169,16 @@ class Scale:
 
 @dataclass
 class Config:
-    """The root of the schema. ``stage`` is harmonisation for ``nrh train``, one of the others for ``nrh pretrain``."""
+    """The root of the schema. ``stage`` is harmonisation for ``nrh train``, one of the others for ``nrh pretrain``.
+
+    ``storage`` is where runs and sweeps are kept beyond this machine's disk: s3://bucket/prefix, gs://bucket/prefix or
+    a folder; empty: the environment's NRH_STORAGE, or nowhere. It holds no key, ever.
+    """
 
     preset: Literal["paper", "tiny"] = "paper"
     stage: Literal["harmonisation", "equivariance", "thresholds"] = "harmonisation"
     seed: int = 0
+    storage: str | None = None
     run: Run = field(default_factory=Run)
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)

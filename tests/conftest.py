@@ -4,8 +4,13 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
+
+if TYPE_CHECKING:
+    import faulty_s3
 
 TESTS = Path(__file__).parent
 
@@ -18,6 +23,8 @@ os.environ.update(
     RAY_DEDUP_LOGS="0",
     OMP_NUM_THREADS="1",
 )
+
+os.environ.pop("NRH_STORAGE", None)  # no test sends anything anywhere
 
 sys.path.insert(0, str(TESTS))
 
@@ -50,3 +57,28 @@ def ray_session() -> Iterator[None]:
     session.connect(print)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """HOST:PORT of an S3 server on loopback, started once."""
+    import faulty_s3
+
+    with faulty_s3.server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator["faulty_s3.Proxy"]:
+    """The server behind a proxy that can go wrong, with an empty bucket ``bucket`` and keys that it accepts."""
+    import faulty_s3
+
+    for name, value in (("AWS_ACCESS_KEY_ID", "of-a-test"), ("AWS_SECRET_ACCESS_KEY", "of-a-test")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    proxy = faulty_s3.Proxy(s3_server)
+    proxy.bucket = f"bucket-{uuid4().hex}"
+    faulty_s3.make_bucket(s3_server, proxy.bucket)
+    proxy.address = f"s3://{proxy.bucket}/kept?endpoint_override={proxy.endpoint}&scheme=http"
+    yield proxy
+    proxy.close()

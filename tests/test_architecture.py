@@ -11,6 +11,7 @@ FLOORS = {
     "failures": 0,
     "schema": 0,
     "config": 0,
+    "location": 0,
     "models": 1,
     "metrics": 1,
     "color": 1,

@@ -113,7 +113,7 @@ def fault(path: Path) -> str | None:
     for name, actual in sums.items():
         if actual.encode() not in stated:
             return f"{name} does not match its sha256 in {MANIFEST}"
-    return None if stated == _manifest(sums) else f"{MANIFEST} was altered"
+    return None if stated == manifest_of(sums) else f"{MANIFEST} was altered"
 
 
 def digest(path: Path) -> str:
@@ -184,7 +184,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 def manifest(contents: dict[str, bytes]) -> bytes:
     """``manifest.json`` of a folder with these files."""
-    return _manifest({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()})
+    return manifest_of({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()})
 
 
 def write_files(folder: Path, contents: dict[str, bytes]) -> None:
@@ -282,7 +282,8 @@ def _read(file: Path, reader: Callable[[Path], Any]) -> Any:
         raise UserError(f"{file} cannot be read ({type(error).__name__}: {reason})") from None
 
 
-def _manifest(sums: dict[str, str]) -> bytes:
+def manifest_of(sums: dict[str, str]) -> bytes:
+    """``manifest.json`` of a folder whose files have these sha256 sums."""
     return _json({"schema": SCHEMA, "sha256": sums})
 
 
@@ -290,7 +291,11 @@ def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
+def position(name: str) -> tuple[int, ...]:
+    """(step, epoch) of a checkpoint by its folder's name; () where the name is another's."""
+    match = NAME.fullmatch(name)
+    return (int(match[2]), int(match[1])) if match else ()
+
+
 def _position(path: Path) -> tuple[int, ...]:
-    """(step, epoch) of a checkpoint's folder; () where the name is another's."""
-    match = NAME.fullmatch(path.name)
-    return (int(match[2]), int(match[1])) if match and path.is_dir() else ()
+    return position(path.name) if path.is_dir() else ()

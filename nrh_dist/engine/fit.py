@@ -25,6 +25,7 @@ from nrh_dist.engine.dist import Place, gather_objects, sum_over_ranks
 from nrh_dist.engine.files import write_json
 from nrh_dist.engine.guard import BadStep, Decision, Guard, decide
 from nrh_dist.engine.keeper import Keeper
+from nrh_dist.engine.mirror import NOWHERE, Copy
 from nrh_dist.engine.notice import Ask, Notice, Stopped
 from nrh_dist.engine.progress import Progress, Say
 from nrh_dist.engine.state import TrainState
@@ -46,8 +47,8 @@ class Fit:
     """One training run: ``model`` learns ``task`` from the ``train_rows`` of ``pack``, judged on its ``val_rows``.
 
     ``report`` receives the row of each finished epoch on every rank (Ray's barrier needs all of them); ``notice`` is
-    asked once a step; ``beat`` is called whenever the run got on. A model without a trainable part is validated and
-    saved once, as epoch ``train.epochs``.
+    asked once a step; ``beat`` is called whenever the run got on; ``copy`` hears of each checkpoint. A model without a
+    trainable part is validated and saved once, as epoch ``train.epochs``.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Fit:
         say: Say,
         notice: Ask,
         beat: Beat,
+        copy: Copy = NOWHERE,
     ) -> None:
         self.config, self.task, self.pack, self.folder, self.place = config, task, pack, folder, place
         self.train_rows, self.val_rows = train_rows, val_rows
@@ -76,7 +78,7 @@ class Fit:
         self.learner = speed.learner(model, config, place, say)
         self.guard = Guard(model, place)
         self.bad_steps: list[BadStep] = []
-        self.keeper = Keeper(config, folder, place, pack.digest, model, self.optimiser, say)
+        self.keeper = Keeper(config, folder, place, pack.digest, model, self.optimiser, say, copy)
 
     def restore(self) -> None:
         """Make model and position those of the newest checkpoint that verifies, if there is one."""

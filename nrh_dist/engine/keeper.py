@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from nrh_dist.config import identity
 from nrh_dist.engine import checkpoint, select, track
 from nrh_dist.engine.dist import Place, from_main
+from nrh_dist.engine.mirror import NOWHERE, Copy
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.state import TrainState
 from nrh_dist.errors import UserError
@@ -22,7 +23,7 @@ from nrh_dist.schema import Config
 class Keeper:
     """Saves and restores ``model``, ``optimiser`` (None: nothing learns) and the state of the run in ``folder``.
 
-    ``digest`` is that of the pack: a run never goes on with other data.
+    ``digest`` is that of the pack: a run never goes on with other data. ``copy`` is that of the folder, in the storage.
     """
 
     def __init__(
@@ -34,13 +35,19 @@ class Keeper:
         model: nn.Module,
         optimiser: Optimizer | None,
         say: Say,
+        copy: Copy = NOWHERE,
     ) -> None:
         self.config, self.folder, self.place, self.digest = config, folder, place, digest
-        self.model, self.optimiser, self.say = model, optimiser, say
+        self.model, self.optimiser, self.say, self.copy = model, optimiser, say, copy
 
     def save(self, state: TrainState, metrics: dict[str, Any]) -> None:
         """Write a checkpoint and drop what is older than the last few, but never the best. All ranks must call it."""
-        self._by_main(lambda: self._store(state, metrics))
+
+        def write() -> None:
+            self._store(state, metrics)
+            self.copy.send()
+
+        self._by_main(write)
 
     def finish_epoch(self, state: TrainState, row: dict[str, Any]) -> bool:
         """Row, checkpoint, best, in this order: a kill in between costs the epoch, never consistency.
@@ -55,6 +62,7 @@ class Keeper:
             checkpoint.making_room(self.folder, self._best(state), lambda: track.append_row(self.folder, row))
             self._store(state, row)
             self._name_best(state)
+            self.copy.send()
 
         self._by_main(write)
         return state.best_name == name
@@ -101,13 +109,13 @@ class Keeper:
 
         The main rank chooses, for all. Says which were skipped, and why. ``UserError`` for one of other data.
         """
-        path = None
-        if self.place.is_main:
-            path, skipped = checkpoint.newest(self.folder)
-            for damaged, reason in skipped:
-                self.say(f"skipped the checkpoint {damaged.name}: {reason}")
-        path = from_main(path, self.place)
-        state = self._load(path) if path is not None else None
+        found: list[str] = []
+        self._by_main(lambda: found.extend(self._newest()))
+        state = None
+        for name in from_main(found, self.place):
+            path = self.folder / checkpoint.FOLDER / name
+            self.copy.share(path, self.place)
+            state = self._load(path)
 
         def write() -> None:
             best, epoch = (self._best(state), state.epoch) if state else (None, 0)
@@ -117,6 +125,14 @@ class Keeper:
 
         self._by_main(write)
         return state
+
+    def _newest(self) -> list[str]:
+        """The name of the newest checkpoint that verifies, here or in the copy; none where there is none."""
+        self.copy.bring()
+        path, skipped = checkpoint.newest(self.folder)
+        for damaged, reason in skipped:
+            self.say(f"skipped the checkpoint {damaged.name}: {reason}")
+        return [path.name] if path else []
 
     def _load(self, path: Path) -> TrainState:
         meta = checkpoint.read_meta(path)

@@ -20,7 +20,7 @@ from nrh_dist.data.feed import Feed
 from nrh_dist.data.layouts import Source
 from nrh_dist.data.pack import Pack, cached_pack, check, distinct_objects, open_pack
 from nrh_dist.data.samples import is_held_out
-from nrh_dist.engine import features, rundir, strips, track
+from nrh_dist.engine import features, fetched, mirror, rundir, strips, track
 from nrh_dist.engine.assemble import new_model
 from nrh_dist.engine.dist import Place, torchrun_place
 from nrh_dist.engine.fit import Fit, Report
@@ -29,16 +29,24 @@ from nrh_dist.engine.progress import Say
 from nrh_dist.engine.tasks import task_of
 from nrh_dist.engine.watchdog import standstills, watched
 from nrh_dist.errors import UserError
+from nrh_dist.location import is_remote
 from nrh_dist.schema import Config
 
 
 def run(
-    config: Config, pack_path: Path, place: Place, report: Report, say: Say, asked: Ask = nothing
+    config: Config,
+    pack_path: Path,
+    place: Place,
+    report: Report,
+    say: Say,
+    asked: Ask = nothing,
+    settled: bool = False,
 ) -> dict[str, Any]:
     """Train ``config`` on a finished pack as one of ``place.world`` processes; returns the last epoch's row.
 
     ``asked`` is what the launcher knows of the near future, see notice.py. A process that stands still for
-    ``scale.hang_seconds`` ends itself, see watchdog.py.
+    ``scale.hang_seconds`` ends itself, see watchdog.py. With ``storage``, what is newer there is fetched first, and
+    checkpoints go there as they come, see mirror.py; ``settled``: an epoch is reported when they are there.
     """
     say = say if place.is_main else _mute
     folder = configuration.run_dir(config)
@@ -55,15 +63,18 @@ def run(
     task = task_of(config, pack)
     tracker = track.open_tracker(config, folder, pack, say) if place.is_main else track.Nothing()
     shown = strips.chosen(val_rows)
+    copy = mirror.mirror_of(config, folder, say)
 
     def tell(row: dict[str, Any]) -> None:
         pictures = folder / strips.FOLDER / f"epoch-{row['epoch']:04d}"
         tracker.log(row, lambda: strips.write(config, model, fit.feed, shown, pictures))
+        if settled:
+            copy.settle()
         report(row)
 
     try:
-        with watched(folder, place.rank, config.scale.hang_seconds) as beat:
-            fit = Fit(config, model, task, pack, train_rows, val_rows, folder, place, tell, say, notices, beat)
+        with mirror.completed(copy, place, say), watched(folder, place.rank, config.scale.hang_seconds) as beat:
+            fit = Fit(config, model, task, pack, train_rows, val_rows, folder, place, tell, say, notices, beat, copy)
             fit.restore()
             kept = None
             if config.speed.features and features.is_exact(config, model):  # of the encoder that is trained with
@@ -89,7 +100,7 @@ def find_pack(config: Config, say: Say) -> Path:
     """
     data = config.data
     if data.pack:
-        pack = open_pack(Path(data.pack))
+        pack = open_pack(fetched.pack(data.pack, say) if is_remote(data.pack) else Path(data.pack))
     elif data.root:
         source = Source(Path(data.root), Path(data.annotations) if data.annotations else None)
         pack = cached_pack(source, data.size, say, max_bad_files=data.max_bad_files)
@@ -167,7 +178,7 @@ def main(words: list[str]) -> None:
     asked = Signal(signal.SIGTERM)
     place = torchrun_place()
     pack_path = find_pack(config, print if place.is_main else _mute)
-    with rundir.claimed(config) if place.is_main else nullcontext():
+    with rundir.claimed(config, print) if place.is_main else nullcontext():
         run(config, pack_path, place, lambda _: None, print, asked)
     if dist.is_initialized():
         dist.barrier()  # no rank leaves while another one still talks to it

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nrh_dist.engine import checkpoint, gather, ranking
+from nrh_dist.engine import checkpoint, fetched, gather, ranking
 from nrh_dist.engine.files import write_json
 from nrh_dist.errors import UserError
+from nrh_dist.location import is_remote, is_safe
 
 BEST = checkpoint.BEST
 IDENTITY = gather.IDENTITY
@@ -36,7 +37,9 @@ def read_best(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         best = json.loads(path.read_text())
-        return {**best, "checkpoint": folder / best["checkpoint"]}
+        if is_safe(str(best["checkpoint"])):
+            return {**best, "checkpoint": folder / best["checkpoint"]}
+        raise ValueError("it leads out of the folder")
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{path} is damaged: delete it and name a checkpoint folder instead") from None
 
@@ -44,9 +47,10 @@ def read_best(folder: Path) -> dict[str, Any] | None:
 def resolve(word: str | Path) -> Path:
     """The checkpoint folder that CHECKPOINT means: itself, also exported, or the best one of a run or sweep folder.
 
-    ``UserError`` if ``word`` names none, or the best one does not verify: never silently another.
+    An address, as s3://bucket/runs/my-run, is fetched into the cache. ``UserError`` if ``word`` names none, or the best
+    one does not verify: never silently another.
     """
-    path = Path(word)
+    path = fetched.checkpoint_folder(str(word)) if is_remote(word) else Path(word)
     if not path.is_dir():
         raise UserError(f"no checkpoint, run or sweep folder at {path}: give one that nrh train, pretrain or tune made")
     if (path / checkpoint.MANIFEST).exists():

@@ -5,11 +5,11 @@
 Every candidate's outcome is noted in ``COCOExp/candidates_<split>.jsonl``: after a kill, or for a larger count, a
 second call goes on from there.
 
-Measured by ``nrh bench generate`` (``reports/``; 448-pixel photos, two cores): on one core 24 times as fast as the naive
-route where this writes JPEG and that PNG, 7 times where both write PNG; two workers 0.98 of two processes that know
-nothing of each other; annotations loaded 16 times as fast as by ``pycocotools.COCO()``. The paper's
-68,128 composites need 1.0 GiB at the peak, while the annotations of train2017 are read (pycocotools: 2.8 GiB), and
-0.1 GiB a worker; Ray itself comes on top.
+Measured by ``nrh bench generate`` (``reports/``; 448-pixel photos, two cores): on one core 24 times as fast as the
+naive route where this writes JPEG and that PNG, 7 times where both write PNG; two workers 0.98 of two processes that
+know nothing of each other; annotations loaded 16 times as fast as by ``pycocotools.COCO()``. The paper's 68,128
+composites need 1.0 GiB at the peak, while the annotations of train2017 are read (pycocotools: 2.8 GiB), and 0.1 GiB a
+worker; Ray itself comes on top.
 """
 
 import os

@@ -184,11 +184,12 @@ def address_of_own_name() -> str:
         return ""
 
 
-def asks_for_a_token(address: str) -> bool:
-    """Whether Ray's head at HOST:PORT refuses who comes without a token."""
+def asks_for_a_token() -> bool:
+    """Whether the head of the Ray that this process has joined refuses who comes without a token."""
     import grpc
+    import ray
 
-    with grpc.insecure_channel(address) as channel:
+    with grpc.insecure_channel(ray.get_runtime_context().gcs_address) as channel:
         ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")
         try:
             ask(b"", timeout=10)

@@ -17,14 +17,11 @@ def examine(address: str, storage: str, say: Say) -> bool:
 
     Each machine must see ``storage``, where one is given. ``UserError``: nobody answers at ``address``.
     """
-    import ray
-
     if storage:
         parse(storage, "--storage")
     os.environ["RAY_ADDRESS"] = address
     session.connect(say)
-    token = nodes.asks_for_a_token(ray.get_runtime_context().gcs_address)
-    return tell(judge(nodes.ask_all(storage), token, storage), say)
+    return tell(judge(nodes.ask_all(storage), nodes.asks_for_a_token(), storage), say)
 
 
 def judge(found: Sequence[Node], asks_for_a_token: bool, storage: str) -> Iterator[Finding]:

@@ -387,7 +387,7 @@ def test_a_folder_that_is_gone_is_not_made_anew(tmp_path):
 def test_a_disk_that_gives_back_something_else_is_found_before_the_older_ones_go(tmp_path, monkeypatch):
     older = store(tmp_path, 1, keep=1)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_manifest", lambda sums, manifest=checkpoint._manifest: manifest(sums) + b" ")
+        patch.setattr(checkpoint, "manifest_of", lambda sums, manifest=checkpoint.manifest_of: manifest(sums) + b" ")
         saved = checkpoint.save(tmp_path / "checkpoints", {}, {}, {"epoch": 2, "step": 20})
     monkeypatch.setattr(checkpoint, "_write", lambda *_: saved)
     with pytest.raises(UserError, match=rf"reads back damaged .*goes on from {older.name}"):

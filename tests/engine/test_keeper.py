@@ -14,6 +14,7 @@ from nrh_dist.errors import UserError
 
 
 def keeper_of(folder, said=None, digest="d", place=None):
+    folder.mkdir(parents=True, exist_ok=True)
     model = nn.Linear(2, 2)
     optimiser = torch.optim.Adam(model.parameters())
     one = config.load(None, ["preset=tiny", "model.name=dih_nm", "train.keep_checkpoints=3"])
