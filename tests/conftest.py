@@ -22,6 +22,10 @@ os.environ.update(
     RAY_AUTH_MODE="disabled",
     RAY_DEDUP_LOGS="0",
     OMP_NUM_THREADS="1",
+    # Of the tests' own S3 server; Ray's workers inherit them.
+    AWS_ACCESS_KEY_ID="of-a-test",
+    AWS_SECRET_ACCESS_KEY="of-a-test",
+    AWS_EC2_METADATA_DISABLED="true",
 )
 
 os.environ.pop("NRH_STORAGE", None)  # no test sends anything anywhere
@@ -69,13 +73,10 @@ def s3_server() -> Iterator[str]:
 
 
 @pytest.fixture
-def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator["faulty_s3.Proxy"]:
-    """The server behind a proxy that can go wrong, with an empty bucket ``bucket`` and keys that it accepts."""
+def s3(s3_server: str) -> Iterator["faulty_s3.Proxy"]:
+    """The server behind a proxy that can go wrong, with an empty bucket ``bucket``."""
     import faulty_s3
 
-    for name, value in (("AWS_ACCESS_KEY_ID", "of-a-test"), ("AWS_SECRET_ACCESS_KEY", "of-a-test")):
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     proxy = faulty_s3.Proxy(s3_server)
     proxy.bucket = f"bucket-{uuid4().hex}"
     faulty_s3.make_bucket(s3_server, proxy.bucket)

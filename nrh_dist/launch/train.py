@@ -8,7 +8,7 @@ from threading import Event
 from typing import Any
 
 from nrh_dist import config as configuration
-from nrh_dist.engine import checkpoint, rundir
+from nrh_dist.engine import checkpoint, fetched, mirror, rundir
 from nrh_dist.engine.assemble import part_checkpoints
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.notice import Notice, ask_to_stop
@@ -34,7 +34,7 @@ def train(config: Config, say: Say) -> Path:
     if session.is_local():
         require_workers(config, say)
     pack = find_pack(config, say)
-    with rundir.claimed(config) as folder:
+    with rundir.claimed(config, say) as folder:
         if rundir.is_finished(folder, config):
             say(f"{folder} is finished: {config.train.epochs} epochs; nothing to do")
             return folder
@@ -42,6 +42,8 @@ def train(config: Config, say: Say) -> Path:
         say(f"training {config.model.name} with {_workers(config)} into {folder}")
         with session.followed(folder / LOG, say):
             run_workers(config, pack, folder, say)
+        if copy := mirror.copy_of(config):  # what a worker on another machine made
+            mirror.bring(copy, folder, say)
     return folder
 
 
@@ -116,7 +118,7 @@ def _trainer(config: Config, pack: Path, folder: Path, gpus: float) -> Any:
         _worker,
         train_loop_config={
             "config": configuration.to_dict(configuration.with_absolute_paths(config, Path.cwd())),
-            "pack": str(pack.absolute()),
+            "pack": fetched.origin(pack.absolute()),
             "folder": str(folder.absolute()),
         },
         # Longer than any rank's watchdog: the rank that stands still shall say where before its peers give up.
@@ -172,7 +174,10 @@ def _worker(loop_config: dict[Any, Any]) -> None:
     context = ray.train.get_context()
     place = Place(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     config = configuration.from_dict(loop_config["config"])
-    work(config, Path(loop_config["pack"]), Path(loop_config["folder"]), place, ray.train.report, preemption)
+    folder = Path(loop_config["folder"])
+    if config.storage:  # of a machine that perhaps shares no disk with the driver's
+        folder.mkdir(parents=True, exist_ok=True)
+    work(config, fetched.here(loop_config["pack"], print), folder, place, ray.train.report, preemption)
 
 
 def preemption() -> Notice:

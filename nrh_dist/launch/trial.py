@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from nrh_dist import location
 from nrh_dist.config import Config, run_dir, with_absolute_paths
-from nrh_dist.engine import notice, rundir, track
+from nrh_dist.engine import fetched, notice, rundir, track
 from nrh_dist.engine.dist import Place, own_device
+from nrh_dist.engine.fetched import Origin
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.run import run
 from nrh_dist.errors import UserError
@@ -32,6 +34,8 @@ def config_of(searched: Space, trial: dict[str, Any]) -> Config:
     config = searched.config(trial["assignment"])
     sweep = sweep_dir(searched)
     config.run.root, config.run.name = str(sweep / "trials"), trials.life_name(trial["index"], trial["life"])
+    if config.storage:
+        config.storage = str(location.parse(config.storage).child(f"{sweep.name}/trials"))
     config.track.group = config.track.group or sweep.name
     return config
 
@@ -49,7 +53,9 @@ class Together(NamedTuple):
     gpus: float
 
 
-def train_trial(parameters: dict[str, Any], searched: Space, pack: str, home: str, together: Together | None) -> None:
+def train_trial(
+    parameters: dict[str, Any], searched: Space, pack: Origin, home: str, together: Together | None
+) -> None:
     """What Tune runs for a trial: from its first epoch, or from where a pause, a crash or a kill left it.
 
     Every row is told once to each scheduler: one that starts anew after a resume learns all that were reached before.
@@ -75,7 +81,7 @@ def train_trial(parameters: dict[str, Any], searched: Space, pack: str, home: st
             raise UserError(reason)
         try:
             _wait_if_stopping(sweep, folder)
-            _train(config, Path(pack), folder, together, tell, say)
+            _train(config, fetched.here(pack, say), folder, together, tell, say)
         except UserError as error:
             _wait_if_stopping(sweep, folder)
             trials.note_failure(folder, str(error))
@@ -119,7 +125,7 @@ def _train(config: Config, pack: Path, folder: Path, together: Together | None, 
     try:
         if config.scale.workers == 1:
             device = own_device() if together and together.gpus else torch.device("cpu")
-            run(config, pack, Place(device=device), tell, say)
+            run(config, pack, Place(device=device), tell, say, settled=True)
             return
         with _following(folder, config.train.epochs, tell):
             if together:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nrh_dist.config import PLACE_KEYS, Config
-from nrh_dist.engine import notice, rundir, select
+from nrh_dist.engine import fetched, notice, rundir, select
 from nrh_dist.engine.assemble import part_checkpoints
 from nrh_dist.engine.files import write_text
 from nrh_dist.engine.progress import Say
@@ -27,9 +27,11 @@ from nrh_dist.launch import session, space
 from nrh_dist.launch.progress import Progress, callback
 from nrh_dist.launch.schedulers import scheduler, searcher
 from nrh_dist.launch.space import Space
+from nrh_dist.launch.sweep_copy import SWEEP, copy_of
 from nrh_dist.launch.train import cpus_per_worker, gpus_per_worker, require_workers
 from nrh_dist.launch.trial import Together, sweep_dir, train_trial
 from nrh_dist.launch.trials import (
+    FAILURE,
     begun,
     failures,
     forget_failures,
@@ -39,8 +41,8 @@ from nrh_dist.launch.trials import (
     table_rows,
     write_table,
 )
+from nrh_dist.location import is_remote
 
-SWEEP = "sweep.json"
 HEAD, HELPER = "node:__internal_head__", 0.001  # what Ray Train's own helper takes of the head, and waits for
 CLUSTER_TRIALS = 8  # at once on a cluster, at least; a TorchTrainer takes 1.2 GB of the head for each
 STOP_SECONDS = 60.0  # that the trials have to save where the sweep is asked to stop
@@ -75,26 +77,47 @@ def tune(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
     folder = sweep_dir(searched)
     if (folder / rundir.CONFIG).exists():
         raise UserError(f"{folder} is the folder of a run: choose another run.name for the sweep")
-    if resume and not (folder / SWEEP).exists():
+    copy = copy_of(first.storage, folder)
+    if not copy.holds_a_sweep() and resume and not (folder / SWEEP).exists():
         raise UserError(f"there is no sweep to resume in {folder}")
     with rundir.locked(folder):
+        copy.fetch()
         if _is_done(folder, searched, resume):
+            copy.fetch_best(searched.metric, say)
             say(f"{folder} is finished: {searched.trials} trials; nothing to do")
             return folder
+        copy.send()
         session.connect(say)
+        _require_one_disk(first, searched, room_for(first, say).together)
         say(f"sweep of {searched.trials} trials into {folder}")
         forget_failures(folder)
         (folder / select.BEST).unlink(missing_ok=True)  # the sweep is finished again when its failed trials are
+        copy.forget(FAILURE, select.BEST)
         notice.forget(folder)
         progress = Progress(searched, folder, say)
-        with session.stopping(lambda: _ask_to_stop(folder, progress), say), closing(progress):
+        stopping = session.stopping(lambda: _ask_to_stop(folder, progress), say)
+        with stopping, closing(progress), copy.followed(progress.say):
             _run(searched, first, pack, folder, progress, say)
         table = write_table(folder, searched)
+        copy.send()
         if progress.is_stopping:
             command = shlex.join(["nrh", "tune", str(path), *words, "--resume"])
             raise UserError(f"stopped, as asked; what the trials reached is in {table}; to go on: {command}")
+        copy.fetch_best(searched.metric, say)
         _choose(searched, folder, table, say)
+        copy.send()
     return folder
+
+
+def _require_one_disk(first: Config, searched: Space, together: Together | None) -> None:
+    """``UserError`` for what goes by paths of a disk that all machines see, where there may be none."""
+    if session.is_local() or not first.storage or not is_remote(first.storage):
+        return
+    way = "give run.root in a folder that all machines see, and storage as a folder, too"
+    if searched.schedule.kind == "pbt":
+        raise UserError(f"storage={first.storage}: population-based training takes weights over by their path: {way}")
+    if together is None:
+        raise UserError(f"storage={first.storage}: trials with workers on several machines follow them by path: {way}")
 
 
 def _choose(searched: Space, folder: Path, table: Path, say: Say) -> None:
@@ -124,7 +147,7 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
     for left in (folder / "ray", *(folder / "trials").glob(".t*")):  # by a kill
         shutil.rmtree(left, ignore_errors=True)
     room = room_for(first, say)
-    places = {"pack": str(pack.absolute()), "home": str(Path.cwd()), "together": room.together}
+    places = {"pack": fetched.origin(pack.absolute()), "home": str(Path.cwd()), "together": room.together}
     trainable = ray_tune.with_parameters(train_trial, searched=searched, **places)
     parameters = starting_points(searched, first.seed, folder)
     is_drawn = bool(parameters)
