@@ -162,8 +162,8 @@ def evaluate_verb(
     checkpoints: Annotated[
         list[str], typer.Argument(metavar="CHECKPOINT...", help="Run, sweep or checkpoint folders, or identity")
     ],
-    data: Annotated[Path, typer.Option(help="Data folder or pack")],
-    out: Annotated[Path, typer.Option(help="Folder for per_image.csv, summary.json and strips")],
+    data: Annotated[str, typer.Option(help="Data folder or pack, or s3://... of a pack")],
+    out: Annotated[str, typer.Option(help="Folder or s3://... for per_image.csv, summary.json and strips")],
     split: Annotated[Literal["train", "test"], typer.Option(help="Which list is scored")] = "test",
     actors: Annotated[int, typer.Option(min=1, help="Scoring actors; the files do not depend on it")] = 1,
     annotations: Annotated[Path | None, typer.Option(help="COCO instances JSON, where --data are its photos")] = None,
@@ -173,7 +173,8 @@ def evaluate_verb(
     ] = False,
 ) -> None:
     """Score harmonisers, or detectors, on a data folder with a pool of actors; the same command continues."""
-    from nrh_dist.launch.evaluate import Options, evaluate
+    from nrh_dist.launch.evaluate import Options
+    from nrh_dist.workflows.evaluate import evaluate
 
     evaluate(checkpoints, data, out, Options(split, actors, annotations, thresholds, psnr_peaks), say)
 

@@ -16,8 +16,9 @@ import numpy as np
 
 from nrh_dist.data.layouts import Source
 from nrh_dist.data.pack import Pack, cached_pack, open_source
-from nrh_dist.engine import checkpoint, provenance, shards
+from nrh_dist.engine import checkpoint, fetched, provenance, shards
 from nrh_dist.engine.dist import own_device
+from nrh_dist.engine.fetched import Origin
 from nrh_dist.engine.lock import locked
 from nrh_dist.engine.progress import Progress, Say
 from nrh_dist.engine.score import Entry
@@ -34,10 +35,17 @@ WANDB = "wandb"  # what nrh track evaluation made, perhaps not sent yet: it outl
 
 
 class ScoringActor:
-    """A process of the pool with its own scorer, made by ``scorer(*arguments, device)``: all models loaded once."""
+    """A process of the pool with its own ``scorer(pack folder, entries, *more, device)``: all models loaded once.
 
-    def __init__(self, scorer: Callable[..., Any], arguments: Sequence[Any]) -> None:
-        self._scorer = scorer(*arguments, own_device())
+    ``places`` are those of the pack and of the entries' checkpoints; a machine that lacks one fetches it.
+    """
+
+    def __init__(
+        self, scorer: Callable[..., Any], entries: Sequence[Entry], places: Sequence[Origin | None], more: Sequence[Any]
+    ) -> None:
+        pack, *paths = (place and fetched.here(place, print) for place in places)
+        found = [entry._replace(path=path) for entry, path in zip(entries, paths, strict=True)]
+        self._scorer = scorer(pack, found, *more, own_device())
 
     def work(self, item: tuple[str, Any]) -> Any:
         """Score batches of rows, one below the other, or render one row."""
@@ -68,9 +76,9 @@ def open_pool(
 
     gpus = gpu_share(actors, int(session.resources().get("GPU", 0)))
     actor = ray.remote(num_cpus=1, num_gpus=gpus)(ScoringActor)
-    entries = [entry._replace(path=entry.path.absolute() if entry.path else None) for entry in found]
-    arguments = (pack.root.absolute(), entries, *more)
-    return Pool(lambda: actor.remote(scorer, arguments), actors, say)
+    paths = (pack.root, *(entry.path for entry in found))
+    places = [fetched.origin(path.absolute()) if path else None for path in paths]
+    return Pool(lambda: actor.remote(scorer, found, places, more), actors, say)
 
 
 def gpu_share(actors: int, gpus: int) -> float:
