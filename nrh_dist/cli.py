@@ -8,6 +8,7 @@ import typer
 
 from nrh_dist import config as configuration
 from nrh_dist.errors import UserError
+from nrh_dist.location import is_remote
 
 app = typer.Typer(
     name="nrh",
@@ -182,7 +183,8 @@ def evaluate_verb(
 @app.command(epilog="Example: nrh best runs evaluation --metric mse --pareto --export chosen")
 def best(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="FOLDER...", help="Runs, sweeps, evaluations, or folders of them")
+        list[str],
+        typer.Argument(metavar="FOLDER...", help="Runs, sweeps, evaluations, or folders or s3://... of them"),
     ],
     metric: Annotated[
         list[str] | None,
@@ -199,9 +201,11 @@ def best(
     ] = None,
 ) -> None:
     """Name the best checkpoint below folders of runs, sweeps and evaluations, and why; export it."""
+    from nrh_dist.engine import fetched
     from nrh_dist.engine.choose import best
 
-    best(folders, metric or [], pareto, export, say)
+    places = [fetched.results(word, say) if is_remote(word) else Path(word) for word in folders]
+    best(places, metric or [], pareto, export, say)
 
 
 @track.command("evaluation", epilog="Example: nrh track evaluation evaluation track.wandb=online")
