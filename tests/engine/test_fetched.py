@@ -40,14 +40,14 @@ def test_a_damaged_checkpoint_is_refused(s3, sent):
     content = bytearray(open_storage(s3.address).read(name))
     content[-1] ^= 1
     open_storage(s3.address).put(bytes(content), name)
-    with pytest.raises(UserError, match="is damaged: model.safetensors does not match"):
+    with pytest.raises(UserError, match=r"is damaged: model\.safetensors does not match"):
         select.resolve(at(f"one/checkpoints/{path.name}"))
 
 
 def test_a_checkpoint_without_its_manifest_does_not_exist(s3, sent):
     path, at = sent
     open_storage(s3.address).remove(f"one/checkpoints/{path.name}/{checkpoint.MANIFEST}")
-    with pytest.raises(UserError, match="holds no checkpoint and no best.json"):
+    with pytest.raises(UserError, match=r"holds no checkpoint and no best\.json"):
         select.resolve(at(f"one/checkpoints/{path.name}"))
 
 
