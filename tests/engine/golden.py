@@ -1,10 +1,11 @@
-"""The losses of the first steps of every model on the embedded sample data, as they were when golden.json was made.
+"""The losses of the first steps of every model on small sample pictures, as they were when golden.json was made.
 
     python tests/engine/golden.py            makes golden.json anew: after a change that is meant to change the maths
-    python tests/engine/golden.py FILE       writes the trace of this code to FILE
+    python tests/engine/golden.py --confirm  adds this CPU to those that give golden.json to the last bit, if it does
 
 Both within half a minute on one core. The process starts itself again with kernels that most x86 machines share
-(AVX2, one thread), so that a trace says as much as it can about the code and as little as it can about the machine.
+(AVX2, one thread), and the pictures are made of integers, because NumPy's and OpenCV's functions of floats round by the
+CPU: so a trace says as much as it can about the code and as little as it can about the machine.
 """
 
 import json
@@ -15,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).with_name("golden.json")
 ALONE = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
 KERNELS = {
@@ -22,7 +24,8 @@ KERNELS = {
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "MKL_CBWR": "COMPATIBLE",
 }
-PHOTOS = 9
+COMPOSITES = 28  # for 20 training rows, which are five steps
+SAME, VALUES = ("torch", "kernels", "data"), ("losses", "validation")  # keys of a trace
 COMMON = ("preset=tiny", "model.width=0.1", "model.dropout=true", "data.val_fraction=0.3", "train.batch_size=4")
 FUSED = "model.fusion_width=8"
 MODELS = {
@@ -40,8 +43,8 @@ def trace_in_own_process(path: Path, kernels: dict[str, str] = KERNELS) -> dict[
     """The trace of this code, written to ``path``."""
     own = {
         "NRH_CACHE": str(path.parent / "cache"),
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }  # this checkout's code
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests"))),  # this checkout's code
+    }
     environment = os.environ | ALONE | kernels | own
     subprocess.run([sys.executable, __file__, "--here", str(path)], env=environment, check=True)
     found: dict[str, Any] = json.loads(path.read_text())
@@ -49,21 +52,19 @@ def trace_in_own_process(path: Path, kernels: dict[str, str] = KERNELS) -> dict[
 
 
 def _trace() -> dict[str, Any]:
-    """``{"machine": ..., "data": the pack's digest, "losses": {model: [step: [sample]]}, "validation"}``."""
+    """``{"cpus": [this one], "torch", "kernels", "data": digest, "losses": {model: [step: [sample]]}, ...``."""
     import torch
-
-    from nrh_dist.data.layouts import Source, index
-    from nrh_dist.data.pack import write_pack
-    from nrh_dist.data.synthetic import write_sample
+    from packs import write_small_pack
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        write_sample(root, say=_mute, train_photos=PHOTOS, test_photos=2)
-        pack = write_pack(index(Source(root / "iharmony4")), root / "pack", 64, 1, _mute)
+        pack = write_small_pack(root, train=COMPOSITES)
         traced = {name: _traced(root, pack.root, name, words) for name, words in MODELS.items()}
     return {
-        "machine": _machine(),
+        "cpus": [_cpu()],
+        "torch": torch.__version__,
+        "kernels": torch.backends.cpu.get_cpu_capability(),
         "data": pack.digest,
         "losses": {name: losses for name, (losses, _) in traced.items()},
         "validation": {name: rows for name, (_, rows) in traced.items()},
@@ -90,13 +91,15 @@ def _traced(root: Path, pack: Path, name: str, words: tuple[str, ...]) -> tuple[
     return losses, rows
 
 
-def _machine() -> dict[str, str]:
-    import torch
+def is_of(found: dict[str, Any], golden: dict[str, Any]) -> bool:
+    """Whether the trace ``found`` must equal ``golden``: the same data and kernels, on a CPU that once gave it."""
+    return set(found["cpus"]) <= set(golden["cpus"]) and all(found[key] == golden[key] for key in SAME)
 
+
+def _cpu() -> str:
     lines = [line.split(":") for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()]
     facts = {key.strip(): value.strip() for key, value in lines}
-    cpu = ", ".join(f"{key} {facts.get(key, '?')}" for key in ("model name", "cpu family", "model", "stepping"))
-    return {"cpu": cpu, "torch": torch.__version__, "kernels": torch.backends.cpu.get_cpu_capability()}
+    return ", ".join(f"{key} {facts.get(key, '?')}" for key in ("model name", "cpu family", "model", "stepping"))
 
 
 def _mute(_: str) -> None:
@@ -108,11 +111,15 @@ def main(words: list[str]) -> None:
     if words[:1] == ["--here"]:
         Path(words[1]).write_text(json.dumps(_trace(), indent=0) + "\n")
         return
-    out = Path(words[0]) if words else GOLDEN
     with tempfile.TemporaryDirectory() as temporary:
         found = trace_in_own_process(Path(temporary) / "trace.json")
-    out.write_text(json.dumps(found, indent=0) + "\n")
-    print(f"{sum(map(len, found['losses'].values()))} steps of {len(found['losses'])} models in {out}")
+    if words == ["--confirm"]:
+        golden = json.loads(GOLDEN.read_text())
+        if any(found[key] != golden[key] for key in (*SAME, *VALUES)):
+            sys.exit(f"this machine gives another trace than {GOLDEN}")
+        found["cpus"] = sorted({*golden["cpus"], *found["cpus"]})
+    GOLDEN.write_text(json.dumps(found, indent=0) + "\n")
+    print(f"{sum(map(len, found['losses'].values()))} steps of {len(found['losses'])} models in {GOLDEN}")
 
 
 if __name__ == "__main__":
