@@ -31,6 +31,7 @@ LIBRARIES = (
     *("numpy", "opencv-python-headless", "pillow", "pycocotools", "msgspec", "ray", "scikit-image", "torch"),
     "webdataset",
 )
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # that the speed of a CPU depends on most
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 Side = Callable[[int], float]  # gets the number of the round, returns a cost
@@ -147,10 +148,11 @@ def peak_memory() -> float:
 
 
 def machine() -> dict[str, Any]:
-    """CPU model, number of cores, GPU where there is one, and the versions of what the work is done with."""
+    """CPU and its instructions, cores, GPU where there is one, and the versions of what the work is done with."""
     gpu = _gpu()
     return {
         "cpu": _cpu(),
+        "instructions": [one for one in INSTRUCTIONS if re.search(rf"^flags.*\b{one}\b", _cpuinfo(), re.MULTILINE)],
         "cores": len(os.sched_getaffinity(0)),
         **({"gpu": gpu} if gpu else {}),
         "python": platform.python_version(),
@@ -207,8 +209,16 @@ def _gpu() -> str | None:
 
 
 def _cpu() -> str:
-    found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    return found[1].strip() if found else platform.machine()
+    """Name, family and model: a cloud may call generations of a CPU by one name."""
+    found = [
+        re.search(rf"^{key}\s*:\s*(.+)", _cpuinfo(), re.MULTILINE) for key in ("model name", "cpu family", "model")
+    ]
+    name, family, model = (one[1].strip() if one else "" for one in found)
+    return f"{name} family {family} model {model}" if name else platform.machine()
+
+
+def _cpuinfo() -> str:
+    return Path("/proc/cpuinfo").read_text()
 
 
 def _version(name: str) -> str | None:

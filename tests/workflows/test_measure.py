@@ -57,7 +57,7 @@ def test_figures_are_written_with_command_and_machine_beside_those_of_other_benc
         "swim": "nrh bench swim",
     }
     run = found["benches"]["run"]
-    assert run["machine"].keys() - {"gpu"} == {"cpu", "cores", "python", "libraries"}
+    assert run["machine"].keys() - {"gpu"} == {"cpu", "instructions", "cores", "python", "libraries"}
     assert {"numpy", "torch"} <= run["machine"]["libraries"].keys()
     assert [one["ratio"] for one in run["figures"]] == [4.0]
     assert {"name", "low", "high", "rounds", "target", "peer", "unit", "floor", "floor_is"} <= run["figures"][0].keys()
@@ -86,6 +86,30 @@ def test_the_file_is_named_after_the_machine(monkeypatch, tmp_path):
     monkeypatch.setattr(measure, "_gpu", lambda: "NVIDIA H200")
     assert str(measure.default_file()) == "reports/bench-nvidia-h200.json"
     assert measure.machine()["gpu"] == "NVIDIA H200"
+
+
+def test_generations_of_a_cpu_are_told_apart(monkeypatch):
+    """Their names may be the same, and one has bfloat16."""
+
+    def told(model, flags):
+        lines = (
+            "processor: 0",
+            "cpu family\t: 25",
+            f"model\t\t: {model}",
+            "model name\t: AMD EPYC",
+            f"flags\t\t: {flags}",
+        )
+        monkeypatch.setattr(measure, "_cpuinfo", lambda: "\n".join(lines))
+        return measure.machine(), measure.default_file().name
+
+    monkeypatch.setattr(measure, "_gpu", lambda: None)
+    old, old_file = told(1, "fpu avx2 sse4_1")
+    new, new_file = told(17, "fpu avx2 avx512f avx512_bf16")
+    assert (old["instructions"], new["instructions"]) == (["avx2"], ["avx2", "avx512f", "avx512_bf16"])
+    assert old["cpu"] == "AMD EPYC family 25 model 1" and new["cpu"] == "AMD EPYC family 25 model 17"
+    assert old_file.startswith("bench-amd-epyc-family-25-model-1-") and old_file != new_file
+    monkeypatch.setattr(measure, "_cpuinfo", lambda: "")
+    assert measure.machine()["cpu"]
 
 
 def test_the_peak_of_memory_grows():
