@@ -34,6 +34,7 @@ from nrh_dist.engine.watchdog import Beat
 from nrh_dist.errors import UserError
 
 BAD_STEPS = "bad-steps.json"
+HEEDED_EVERY = 8  # batches of a validation, which costs a round trip between all ranks
 NAMED = 4  # samples that a message names; the report names all
 
 Report = Callable[[dict[str, Any]], None]
@@ -113,7 +114,7 @@ class Fit:
             state.epoch = self.config.train.epochs - 1
         trained = time.monotonic() - started
         metrics = self._validate()
-        state.epoch += 1
+        state.epoch, state.epoch_step = state.epoch + 1, 0
         state.seconds += time.monotonic() - started
         row = {
             "epoch": state.epoch,
@@ -161,16 +162,20 @@ class Fit:
             # The end of an epoch has a checkpoint of its own, but after the validation.
             is_time = state.step % train.checkpoint_steps == 0 and state.epoch_step < steps
             is_due = is_time or asked is not Notice.NONE
-            if is_due and not state.bad_in_a_row:  # weights that may be spoilt are nothing to go back to
+            if is_due:
                 self._save()
             if asked is Notice.STOP:
-                raise Stopped(f"stopped at step {state.step}, as asked: the same command goes on")
+                raise self._stopped()
             if seen == global_size:
                 self._settle()
-        state.epoch_step = 0
         return seen
 
+    def _stopped(self) -> Stopped:
+        return Stopped(f"stopped at step {self.state.step}, as asked: the same command goes on")
+
     def _save(self) -> None:
+        if self.state.bad_in_a_row:  # weights that may be spoilt are nothing to go back to
+            return
         self.beat(until_slow=True)
         self.keeper.save(self.state, {})
         self.beat()
@@ -244,18 +249,33 @@ class Fit:
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
-        """Means over all validation images, each scored by exactly one rank."""
+        """Means over all validation images, each scored by exactly one rank.
+
+        ``Stopped`` where any rank is asked to, with a checkpoint before it, of an epoch that is still to be validated.
+        """
         self.model.eval()
         own = shard(self.val_rows, self.place.rank, self.place.world)
         names = self.task.metrics
         sums = torch.zeros(len(names), dtype=torch.float64, device=self.place.device)
         size = self.config.train.batch_size
-        for batch in self.feed.batches(own[start : start + size] for start in range(0, len(own), size)):
-            values = self.task.evaluate(self.model, batch)
-            sums += torch.stack([values[name].double().sum() for name in names])
+        batches = self.feed.batches(own[start : start + size] for start in range(0, len(own), size))
+        for number in range(steps_per_epoch(len(shard(self.val_rows, 0, self.place.world)), size)):
+            if number % HEEDED_EVERY == HEEDED_EVERY - 1:
+                self._heed()
+            if batch := next(batches, None):  # the last ranks may have one less
+                values = self.task.evaluate(self.model, batch)
+                sums += torch.stack([values[name].double().sum() for name in names])
             self.beat()
         means = sum_over_ranks(sums, self.place) / len(self.val_rows)
         return {f"val/{name}": value for name, value in zip(names, means.tolist(), strict=True)}
+
+    def _heed(self) -> None:
+        """Save, and stop, where any rank is asked to. All ranks must call it."""
+        asked = Notice(max(gather_objects(int(self.notice()), self.place)))
+        if asked is not Notice.NONE and self.optimiser:
+            self._save()
+        if asked is Notice.STOP:
+            raise self._stopped()
 
     def _learning_rate(self) -> float:
         """The rate of the epoch under way: constant, or a cosine that restarts every ``restart_epochs`` epochs."""

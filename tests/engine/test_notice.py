@@ -13,7 +13,7 @@ import pytest
 from packs import write_small_pack
 from recorded import COMMON, MISTAKE, STEPS, around_step, ends, record, starts, train
 
-from nrh_dist.engine import checkpoint, notice
+from nrh_dist.engine import checkpoint, fit, notice
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.notice import LOOK_SECONDS, SAVE_SECONDS, Notice, Notices, Signal, ask_to_stop, forget, nothing
 
@@ -121,6 +121,56 @@ def test_asked_at_the_last_step_of_an_epoch_it_stops_before_the_validation(tmp_p
     assert train(tmp_path / "r", pack, WORDS, 1) == [0]
     assert train(tmp_path / "whole", pack, WORDS, 1) == [0]
     assert ends(tmp_path / "r", 1) == ends(tmp_path / "whole", 1)
+
+
+@dataclass(frozen=True)
+class AsksInValidation:
+    """``rank`` is asked for ``what`` before the second batch of the validation of ``epoch``."""
+
+    what: Notice
+    epoch: int
+    rank: int
+
+    def __call__(self, place: Place):
+        notice.LOOK_SECONDS, fit.HEEDED_EVERY = 0.0, 2
+        under_way = []
+        real = fit.Fit._validate
+
+        def validate(one):
+            under_way[:] = [one.state.epoch + 1]
+            try:
+                return real(one)
+            finally:
+                under_way.clear()
+
+        fit.Fit._validate = validate
+        is_asked = place.rank == self.rank
+        return lambda: self.what if is_asked and under_way == [self.epoch] else Notice.NONE
+
+
+@pytest.mark.parametrize(("world", "rank"), [(1, 0), (2, 1)])
+def test_asked_in_a_validation_it_saves_what_was_trained_and_validates_it_later(tmp_path, pack, world, rank):
+    words = (*WORDS, "data.val_fraction=0.7", "train.batch_size=2")  # a validation of several batches
+    ask = AsksInValidation(Notice.STOP, 2, rank)
+    assert train(tmp_path / "r", pack, words, world, ask) == [MISTAKE] * world
+    newest = checkpoint.read_meta(checkpoint.newest(tmp_path / "r").path)
+    assert newest["epoch"] == 1 and newest["step"] == starts(tmp_path / "r")[0][-1], "no step is lost"
+    assert train(tmp_path / "r", pack, words, world) == [0] * world
+    assert train(tmp_path / "whole", pack, words, world) == [0] * world
+    assert ends(tmp_path / "r", world) == ends(tmp_path / "whole", world)
+    assert sum(map(len, starts(tmp_path / "r"))) == len(starts(tmp_path / "whole")[0]), "none is done again"
+    rows = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").open()] for name in ("r", "whole")]
+    for row in (*rows[0], *rows[1]):
+        del row["time_s"], row["images_per_s"]
+    assert rows[0] == rows[1]
+
+
+def test_saving_in_a_validation_ends_nothing(tmp_path, pack):
+    words = (*WORDS, "data.val_fraction=0.7", "train.batch_size=2")
+    assert train(tmp_path / "r", pack, words, 1, AsksInValidation(Notice.SAVE, 2, 0)) == [0]
+    names = [checkpoint.position(path.name) for path in checkpoint.checkpoints(tmp_path / "r")]
+    per_epoch = len(starts(tmp_path / "r")[0]) // 3
+    assert names == [(per_epoch, 1), (2 * per_epoch, 1), (2 * per_epoch, 2), (3 * per_epoch, 3)]
 
 
 def test_an_announced_preemption_saves_at_that_step_and_goes_on(tmp_path, pack):
