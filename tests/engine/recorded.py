@@ -161,6 +161,51 @@ class KillWhileSaving:
         os.fsync = fsync
 
 
+@dataclass(frozen=True)
+class Spoil:
+    """Make the first loss of ``rank`` NaN at ``steps``, or with ``gradient`` leave it and make its gradient infinite.
+
+    ``once``: before the first rollback only.
+    """
+
+    steps: tuple[int, ...]
+    rank: int = 0
+    gradient: bool = False
+    once: bool = False
+
+    def __call__(self, place: Place) -> None:
+        if place.rank != self.rank:
+            return
+        fits: list[Fit] = []
+        real = Fit._step
+
+        def step(fit: Fit, *given: Any) -> Any:
+            fits[:] = [fit]
+            return real(fit, *given)
+
+        def spoilt(losses: Any, batch: Any) -> Any:
+            state = fits[0].state
+            if state.step + 1 not in self.steps or (self.once and state.rollbacks):
+                return losses
+            first = torch.arange(len(losses)) == 0
+            return _Infinite.apply(losses) if self.gradient else torch.where(first, losses * torch.nan, losses)
+
+        Fit._step = step  # type: ignore[method-assign]
+        around_losses(spoilt)
+
+
+class _Infinite(torch.autograd.Function):
+    """The identity, whose gradient overflows."""
+
+    @staticmethod
+    def forward(ctx: Any, losses: Any) -> Any:
+        return losses.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:
+        return gradient * torch.inf
+
+
 def die() -> None:
     """As the kernel ends a process: at once, with nothing flushed."""
     os.kill(os.getpid(), signal.SIGKILL)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from packs import write_small_pack
-from recorded import MISTAKE, STEPS, around_losses, configured, digest_of, ends, record, starts, steps, train
+from recorded import MISTAKE, STEPS, Spoil, configured, digest_of, ends, record, starts, steps, train
 
 from nrh_dist.data.feed import Feed
 from nrh_dist.data.order import epoch_order, step_rows
@@ -47,51 +47,6 @@ def test_the_policy(is_finite, in_a_row, rollbacks, expected):
 
 def test_the_policy_without_patience():
     assert decide(False, TrainState(), Train(bad_steps=1, rollbacks=0)) is Decision.STOP
-
-
-@dataclass(frozen=True)
-class Spoil:
-    """Make the first loss of ``rank`` NaN at ``steps``, or with ``gradient`` leave it and make its gradient infinite.
-
-    ``once``: before the first rollback only.
-    """
-
-    steps: tuple[int, ...]
-    rank: int = 0
-    gradient: bool = False
-    once: bool = False
-
-    def __call__(self, place):
-        if place.rank != self.rank:
-            return
-        fits = []
-        real = Fit._step
-
-        def step(fit, *given):
-            fits[:] = [fit]
-            return real(fit, *given)
-
-        def spoilt(losses, batch):
-            state = fits[0].state
-            if state.step + 1 not in self.steps or (self.once and state.rollbacks):
-                return losses
-            first = torch.arange(len(losses)) == 0
-            return _Infinite.apply(losses) if self.gradient else torch.where(first, losses * torch.nan, losses)
-
-        Fit._step = step
-        around_losses(spoilt)
-
-
-class _Infinite(torch.autograd.Function):
-    """The identity, whose gradient overflows."""
-
-    @staticmethod
-    def forward(ctx, losses):
-        return losses.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient * torch.inf
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 Three kills: in mid-epoch, right after the checkpoint of an epoch, and with half of that checkpoint written. The whole
 grid of models, stages, workers, kills and cached features: pytest tests/engine/test_resume.py -m slow (minutes).
+After a kill the newest checkpoint may be damaged as well, in any of its files.
 """
 
 import json
@@ -73,9 +74,12 @@ def words_of(name, is_cached):
 
 def check(folder, pack, whole, name, is_cached, world, kill):
     fault, resumed_from = KILLS[kill]
-    words = words_of(name, is_cached)
-    assert min(train(folder, pack, words, world, fault(world))) == -9
-    assert train(folder, pack, words, world) == [0] * world
+    assert min(train(folder, pack, words_of(name, is_cached), world, fault(world))) == -9
+    check_resumed(folder, pack, whole, name, is_cached, world, resumed_from)
+
+
+def check_resumed(folder, pack, whole, name, is_cached, world, resumed_from):
+    assert train(folder, pack, words_of(name, is_cached), world) == [0] * world
     for rank in range(world):
         assert starts(folder, rank)[1] == list(range(resumed_from + 1, 3 * STEPS + 1))
         expected = {line["step"]: line for line in steps(whole, rank)}
@@ -134,6 +138,31 @@ def test_resume_is_exact_for_all(tmp_path, pack, uninterrupted, name, is_cached,
     check(tmp_path / "run", pack, uninterrupted(name, is_cached, world), name, is_cached, world, kill)
     print(f"case {CASES.index((name, is_cached, world, kill)) + 1} of {len(CASES)}: exact")
     shutil.rmtree(tmp_path / "run")
+
+
+DAMAGES = {
+    "truncated": lambda content: content[: len(content) // 2],
+    "zeroed": lambda content: bytes(len(content)),
+    "a bit flipped": lambda content: content[:-9] + bytes([content[-9] ^ 4]) + content[-8:],
+}
+
+
+@pytest.mark.parametrize(
+    ("damage", "file"),
+    [*zip([*DAMAGES, "a bit flipped"], [*checkpoint.OWN, checkpoint.MANIFEST], strict=True)],
+)
+def test_a_damaged_checkpoint_costs_its_interval_only(tmp_path, pack, uninterrupted, damage, file):
+    """Killed at step 7, and the checkpoint of step 6 is damaged: it goes on from that of step 4."""
+    folder = tmp_path / "run"
+    fault, newest = KILLS["in mid-epoch"]
+    assert train(folder, pack, words_of("dih_nm", False), 1, fault(1)) == [-9]
+    path = checkpoint.newest(folder).path
+    assert path.name == checkpoint.checkpoint_name(1, newest)
+    content = (path / file).read_bytes()
+    (path / file).write_bytes(DAMAGES[damage](content))
+    assert (path / file).read_bytes() != content
+    check_resumed(folder, pack, uninterrupted("dih_nm", False, 1), "dih_nm", False, 1, 4)
+    assert f"skipped the checkpoint {path.name}: " in (folder / "said.txt").read_text()
 
 
 def test_the_comparison_can_fail(uninterrupted, tmp_path):

@@ -21,7 +21,7 @@ from typing import Any
 import recorded
 import torch
 from packs import write_small_pack
-from recorded import CONTEXT, Change, around_losses, die, steps
+from recorded import CONTEXT, Change, Spoil, around_losses, die, steps
 from soak import Fault, Piece
 
 from nrh_dist.engine import checkpoint
@@ -35,7 +35,12 @@ DISK = 96  # MB, of the file system that is filled
 BAD_END = 70  # exit code of an error that is no UserError
 COMMON = (
     *("preset=tiny", "model.width=0.1", "model.dropout=true", "data.val_fraction=0.3", "train.batch_size=4"),
-    *(f"train.checkpoint_steps={INTERVAL}", "train.keep_checkpoints=3", f"scale.hang_seconds={HANG_SECONDS}"),
+    *(
+        "train.bad_steps=1",
+        f"train.checkpoint_steps={INTERVAL}",
+        "train.keep_checkpoints=3",
+        f"scale.hang_seconds={HANG_SECONDS}",
+    ),
 )
 FUSED = "model.fusion_width=8"
 RUNS = {  # each with so many epochs of 7 steps that it takes some ten seconds
@@ -58,8 +63,10 @@ KINDS = {  # and how often, of all
     "disk full": 2,
     "SIGSTOP of a worker": 1,
     "a worker stands still in C": 1,
+    "NaN on one rank": 2,
 }
-GRACE = {"SIGTERM": 30.0}  # seconds for all workers to end by themselves
+GRACE = {"SIGTERM": 30.0, "NaN on one rank": 30.0}  # seconds for all workers to end by themselves
+INSIDE = ("killed while saving", "a worker stands still in C", "NaN on one rank")  # strike from within
 FILES = (checkpoint.WEIGHTS, checkpoint.STATE, checkpoint.META, checkpoint.MANIFEST)
 OUTPUT = "output.txt"
 
@@ -168,7 +175,7 @@ class Run:
             pending = Fault(kind, self.name, step=self._last_step(), at=time.monotonic())
             pending.is_as_promised = self._is_as_promised(pending, codes)
             if kind.startswith("newest"):
-                pending.detail = self._damage(kind)
+                self._damage(pending)
             elif not pending.is_as_promised:
                 pending.detail = f"{codes} {self.said()}"
 
@@ -219,7 +226,8 @@ class Run:
             if path is None:
                 return "no checkpoint"
             state = checkpoint.read_state(path)
-            for key in ("seconds", "best_name", "best_value"):  # the best may be the one that was damaged
+            # The best may be the one that was damaged; how often a run went back is its own affair.
+            for key in ("seconds", "best_name", "best_value", "rollbacks"):
                 state["state"].pop(key)
             rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").open()]
             for row in rows:
@@ -250,11 +258,13 @@ class Run:
             return [_KillInSave(self.chance.randrange(1, 25), self.chance.random())]
         if kind == "a worker stands still in C":
             return [_StandStill(self.chance.randrange(3, 30))]
+        if kind == "NaN on one rank":  # whenever it comes to that step
+            return [Spoil((self._last_step() + self.chance.randrange(1, 25),), self.chance.randrange(self.world))]
         return []
 
     def _strike(self, kind: str) -> None:
         """After a random while, unless the fault is in the process already."""
-        if kind in ("killed while saving", "a worker stands still in C"):
+        if kind in INSIDE:
             return
         self._wait_for(self.has_ended, self.chance.uniform(0.0, 2.0))
         everyone = [process.pid for process in self.processes if process.exitcode is None]
@@ -282,10 +292,12 @@ class Run:
             self._kill()
         ballast.unlink()
 
-    def _damage(self, kind: str) -> str:
-        found = checkpoint.checkpoints(self.folder)
+    def _damage(self, fault: Fault) -> None:
+        """Damage one file of the newest checkpoint, where there is another one to go back to."""
+        kind, found = fault.kind, checkpoint.checkpoints(self.folder)
         if len(found) < 2:
-            return "there was one checkpoint only, which is left alone"
+            fault.detail = "there was one checkpoint only, which is left alone"
+            return
         path = found[-1] / self.chance.choice(FILES)
         content = bytearray(path.read_bytes())
         if kind.endswith("truncated"):
@@ -295,7 +307,10 @@ class Run:
         else:
             content[self.chance.randrange(len(content))] ^= 1 << self.chance.randrange(8)
         path.write_bytes(content)
-        return f"({path.parent.name}/{path.name})"
+        fault.detail = f"({path.parent.name}/{path.name})"
+        sound = checkpoint.newest(self.folder).path
+        fault.is_as_promised &= sound not in (None, path.parent)
+        fault.sound = checkpoint.position(sound.name)[0] if sound else 0
 
     def _is_as_promised(self, fault: Fault, codes: list[int]) -> bool:
         """How the processes ended, before it is known how the run goes on."""
@@ -303,6 +318,8 @@ class Run:
             return False
         if fault.kind == "SIGTERM":
             return codes == [1] * self.world and f"stopped at step {fault.step}, as asked" in self._printed()
+        if fault.kind == "NaN on one rank":
+            return codes == [1] * self.world and f"step {fault.step}, with optim.lr" in self._printed()
         if "stands still" in fault.kind or "SIGSTOP" in fault.kind:
             stacks = list(self.folder.glob("stacks-rank*.txt"))
             for path in stacks:
@@ -315,7 +332,7 @@ class Run:
     def _last_step(self) -> int:
         """Of the newest start; 0 where it took none."""
         lines = recorded.record(self.notes)
-        begin = max(number for number, line in enumerate(lines) if "start" in line)
+        begin = max((number for number, line in enumerate(lines) if "start" in line), default=0)
         return max((line["step"] for line in lines[begin:] if "step" in line), default=0)
 
     def _settle(self, fault: Fault, new: list[dict[str, Any]]) -> None:
@@ -325,8 +342,10 @@ class Run:
         if new:
             fault.resumed_from = new[0]["step"] - 1
             fault.lost = max(0, fault.step - fault.resumed_from)
-        most = 0 if fault.kind == "SIGTERM" else INTERVAL * (2 if fault.detail.startswith("(") else 1)
-        fault.is_as_promised &= fault.lost <= most
+        if fault.sound >= 0:
+            fault.is_as_promised &= fault.resumed_from in (fault.sound, -1)
+        else:
+            fault.is_as_promised &= fault.lost <= (0 if fault.kind == "SIGTERM" else INTERVAL)
 
     def _wait_for_steps(self, count: int) -> None:
         is_under_way = self._wait_for(lambda: len(steps(self.notes)) > count or self.has_ended(), self.limit)
@@ -389,11 +408,11 @@ def _command(rank: int, world: int, port: int, notes: Path, words: list[str], ch
     if world > 1:
         os.environ |= {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{world}"}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
-    for change in changes:
-        change(Place(rank, world))
     recorder = recorded.Recorder(notes, rank)
     recorder.write(start=os.getpid())
-    recorder.record_steps()
+    recorder.record_steps()  # the losses as they were before a change spoils them
+    for change in changes:
+        change(Place(rank, world))
     code = 0
     try:
         engine_run.main(words)

@@ -28,12 +28,16 @@ BEGIN, END = "<!-- soak: written by tests/soak/soak.py --table -->", "<!-- end o
 
 @dataclass
 class Fault:
-    """One fault and what came of it. ``lost``: steps that were done again; -1 where nothing was to be done again."""
+    """One fault and what came of it. ``lost``: steps that were done again; -1 where nothing was to be done again.
+
+    ``sound``: the step of the newest checkpoint that damage left as it was, from which it has to go on; -1: no damage.
+    """
 
     kind: str
     run: str
     step: int = 0
     resumed_from: int = -1
+    sound: int = -1
     lost: int = -1
     is_recovered: bool = False
     is_as_promised: bool = True

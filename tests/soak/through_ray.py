@@ -37,9 +37,9 @@ ENDING = {
     "SIGKILL of the driver": 3,
     "SIGTERM of the driver": 3,
     "newest checkpoint truncated": 1,
-    "newest checkpoint zeroed": 1,
+    "newest checkpoint zeroed": 2,
     "newest checkpoint: a bit flipped": 1,
-    "Ray's own record damaged": 2,
+    "Ray's own record damaged": 3,
 }
 MORE = ("scale.max_failures=100", "scale.hang_seconds=10")
 
@@ -202,7 +202,8 @@ class RayRun(Run):
         """The driver's end, as promised; and damage while all is down."""
         code = self.driver.wait(self.limit)
         if fault.kind == "SIGTERM of the driver":
-            fault.is_as_promised = code == 1 and "stopped at step" in self._printed()
+            # In the last step of all there is nothing left to stop: the run is finished.
+            fault.is_as_promised = code == 0 or (code == 1 and "stopped at step" in self._printed())
             fault.detail = "" if fault.is_as_promised else f"{code} {self.said()}"
         else:
             psutil.wait_procs(
@@ -211,7 +212,7 @@ class RayRun(Run):
         fault.step = self._last_step()
         fault.at = time.monotonic()
         if fault.kind.startswith("newest"):
-            fault.detail = self._damage(fault.kind)
+            self._damage(fault)
         elif "record" in fault.kind:
             for path in [self.folder / "ray" / "checkpoint_manager_snapshot.json", *self.folder.glob("ray/*")]:
                 path.parent.mkdir(exist_ok=True)
