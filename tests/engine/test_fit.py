@@ -196,6 +196,23 @@ def test_photos_in_train_and_test_are_said_and_can_be_left_out(tmp_path):
     )
 
 
+def settled_rank(place, root, pack_root, fitting):
+    """Said by one rank of a training on ranks of which ``fitting`` have room for the data beside a step."""
+    from nrh_dist.data.feed import Feed
+
+    Feed.fits = lambda feed: not feed.is_resident and place.rank in fitting
+    said = []
+    train(configured(root, "r", "model.name=dih_nm", "train.epochs=2"), open_pack(pack_root), place, said)
+    return [line for line in said if "fit into the GPU" in line]
+
+
+@pytest.mark.parametrize(("fitting", "count"), [((0, 1), 1), ((1,), 0)])
+def test_the_data_become_resident_where_they_fit_on_all_ranks(tmp_path, pack, fitting, count):
+    """After the first step, once, and on no rank where they do not fit on one: it would wait for the others."""
+    both = run_ranks(settled_rank, 2, tmp_path, tmp_path / "runs", pack.root, fitting)
+    assert [len(lines) for lines in both] == [count, 0], "the main rank speaks for all"
+
+
 def test_step_seeds_differ_by_step_and_rank():
     drawn = set()
     for step in range(3):

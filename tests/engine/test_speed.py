@@ -39,7 +39,7 @@ def configured(name, *words):
 def train(one, pack, place=None, said=None):
     """Losses and gradients of a few steps with ragged batches, and the weights after them."""
     place = place or Place()
-    model = new_model(one, lambda _: None)
+    model = new_model(one, lambda _: None).to(place.device)
     keys = list(model.state_dict())
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = speed.optimiser(trainable, one, place.device)
@@ -272,3 +272,30 @@ def test_synchronised_batchnorm_works_below_the_compiler(tmp_path, pack, monkeyp
     for losses, said in run_ranks(compiled_rank, 2, tmp_path / "ranks", pack.root, ("speed.compile=default",)):
         assert said == []
         np.testing.assert_allclose(losses, alone, rtol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("word", "first", "later"),
+    [
+        ("train.precision=bfloat16", 0.03, 0.03),
+        ("speed.compile=default", 1e-4, 1e-3),
+        ("speed.compile=reduce-overhead", 1e-4, 1e-3),
+        ("speed.channels_last=true", 1e-4, 1e-3),
+        ("speed.fused_adam=true", 1e-4, 1e-3),
+    ],
+)
+def test_what_a_gpu_uses_gives_the_losses_of_eager_steps(pack, monkeypatch, word, first, later):
+    """Relative differences of the losses of four steps, one of them ragged; float32 without TF32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    place, said = Place(device=GPU), []
+
+    def trained(*words):
+        torch.compiler.reset()
+        return train(configured("ptc_dih", "model.freeze=none", *OFF, *words), pack, place, said)[0]
+
+    plain, tuned = trained(), trained(word)
+    assert said == []
+    np.testing.assert_allclose(tuned[:1], plain[:1], rtol=first)
+    np.testing.assert_allclose(tuned, plain, rtol=later)

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nrh_dist import config as configuration
-from nrh_dist.workflows import bench_step, floors, steps
+from nrh_dist.workflows import bench_step, floors, measure, steps
 from nrh_dist.workflows.bench_step import UNTUNED, Settings, Variant
 from nrh_dist.workflows.floors import Operation
 
@@ -166,3 +166,20 @@ def test_it_needs_little_more_than_torch(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "ptc_dih, tuned" in done.stdout and (tmp_path / "a.json").exists()
+
+
+def test_a_gpu_is_told_in_times_and_as_a_share_of_its_peak():
+    """100 FLOP at 1 ms each take 0.1 s, 50 bytes at 4 ms each take longer; the step takes 0.5 s for 8 images."""
+    work = {"tuned": [Operation(100, 50, torch.bfloat16)]}
+    costs = {"tuned": [0.5, 0.5], "torch.bfloat16": [0.001, 0.001], "byte": [0.004, 0.004]}
+    made = measure.figure("a step", [2.0, 2.0], 2.0, "eager", "seconds a step")
+
+    def told(device):
+        return bench_step._Measured(costs, work, 0, 8, torch.device(device)).with_floor(made, "tuned")
+
+    assert told("cuda").absolute == {"ms a step": 500.0, "images/s": 16.0, "% of the measured peak": 20.0}
+    assert told("cuda").floor == 2.5 and told("cuda").floor_is == bench_step.FLOORS["cuda"]
+    assert "500 ms a step" in told("cuda").line()
+    assert told("cpu").absolute == {}
+    without = bench_step._Measured(costs, work, 0, 8, torch.device("cuda")).with_floor(made, "byte")
+    assert without.floor is None and without.absolute == {"ms a step": 4.0, "images/s": 2000.0}
