@@ -196,6 +196,22 @@ def test_photos_in_train_and_test_are_said_and_can_be_left_out(tmp_path):
     )
 
 
+def test_an_image_that_cannot_be_read_ends_the_training_or_is_left_out_and_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("NRH_CACHE", str(tmp_path / "cache"))
+    root = write_tree(tmp_path / "data")
+    bad = root / "Sample" / "composite_images" / "s0_0_1.png"
+    bad.write_bytes(bad.read_bytes()[:99])
+    given = ("model.name=dih_nm", f"data.root={root}", "train.epochs=1")
+    with pytest.raises(UserError, match=f"{bad}: is truncated; .*data.max_bad_files"):
+        find_pack(configured(tmp_path, "one", *given), print)
+    said: list[str] = []
+    one = configured(tmp_path, "one", *given, "data.max_bad_files=1")
+    pack = open_pack(find_pack(one, said.append))
+    assert any("lacks 1 samples whose files could not be used" in line for line in said)
+    assert f"left out: Sample/{bad.stem}, for {bad.name}: is truncated" in said
+    assert bad.name not in " ".join(pack.names) and train(one, pack)[1]
+
+
 def settled_rank(place, root, pack_root, fitting):
     """Said by one rank of a training on ranks of which ``fitting`` have room for the data beside a step."""
     from nrh_dist.data.feed import Feed
