@@ -63,10 +63,12 @@ def train(one, pack, place=None, said=None):
 @pytest.mark.parametrize("model", MODELS, ids=" ".join)
 @pytest.mark.parametrize("word", ["speed.channels_last=true", "speed.fused_adam=true"])
 def test_an_option_changes_nothing_but_rounding(pack, model, word):
-    """Losses of four steps to 1e-4: Adam's first steps are signs of gradients, which amplify rounding."""
+    """The first loss to 1e-5, the second to 1e-4, others to 1e-3: Adam's first steps are signs of gradients, which amplify rounding."""
     plain, _, _ = train(configured(*model, *OFF), pack)
     tuned, _, state = train(configured(*model, *OFF, word), pack)
-    np.testing.assert_allclose(tuned, plain, rtol=1e-4)
+    np.testing.assert_allclose(tuned[:1], plain[:1], rtol=1e-5)
+    np.testing.assert_allclose(tuned[1:2], plain[1:2], rtol=1e-4)
+    np.testing.assert_allclose(tuned, plain, rtol=1e-3)
     kernel = next(value for key, value in state.items() if value.ndim == 4 and value.shape[1] > 1)
     assert kernel.is_contiguous(memory_format=torch.channels_last) == ("channels_last" in word)
 
