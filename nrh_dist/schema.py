@@ -120,15 +120,17 @@ class Speed:
     """How fast, never what: with any of these a training gives the same, to rounding.
 
     ``feed``: the pack in the device's memory (resident), or each batch through pinned memory (stream); auto measures.
-    ``features``: a frozen encoder's output is computed once for each photo and kept in the cache. ``compile``: auto is
-    none on a CPU; default and reduce-overhead (CUDA graphs) are torch.compile's modes.
+    ``features``: a frozen encoder's output is computed once for each photo and kept in the cache. ``channels_last``:
+    empty is yes on a GPU. ``compile``: auto is none on a CPU; default and reduce-overhead (CUDA graphs) are
+    torch.compile's modes. ``keep_memory``: a training on a CPU keeps the memory that it frees for its next step.
     """
 
     feed: Literal["auto", "resident", "stream"] = "auto"
     features: bool = True
-    channels_last: bool = True
+    channels_last: bool | None = None
     compile: Literal["auto", "none", "default", "reduce-overhead"] = "auto"
     fused_adam: bool = True
+    keep_memory: bool = True
 
 
 @dataclass

@@ -20,7 +20,7 @@ from nrh_dist.data.feed import Feed
 from nrh_dist.data.layouts import Source
 from nrh_dist.data.pack import Pack, cached_pack, check, distinct_objects, open_pack
 from nrh_dist.data.samples import is_held_out
-from nrh_dist.engine import features, fetched, mirror, rundir, strips, track
+from nrh_dist.engine import features, fetched, mirror, rundir, speed, strips, track
 from nrh_dist.engine.assemble import new_model
 from nrh_dist.engine.dist import Place, torchrun_place
 from nrh_dist.engine.fit import Fit, Report
@@ -57,6 +57,8 @@ def run(
             say(f"an earlier start stood still: {stacks} says where")
     if place.device.index is not None:
         torch.cuda.set_device(place.device)  # collectives of Python objects go by the current device
+    if place.device.type == "cpu":
+        speed.keep_memory(config.speed.keep_memory)
     pack = open_pack(pack_path)
     train_rows, val_rows = split_rows(pack, config)
     model = new_model(config, say).to(place.device)

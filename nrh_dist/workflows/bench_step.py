@@ -2,8 +2,8 @@
 
 A batch stays on the device, so that nothing but the step is timed. The sides of each model:
 
-    without     the model in plain PyTorch: float32, NCHW, torch's default Adam; a detector's encoder runs in each step
-                and its decoder enlarges by repetition before a 3x3 convolution
+    without     the model in plain PyTorch: float32, NCHW, torch's default Adam, memory given back to the kernel; a
+                detector's encoder runs in each step and its decoder enlarges by repetition before a 3x3 convolution
     eager       as before, but the encoder's output is kept and the decoder convolves before it enlarges
     ...         the values of the configuration's ``speed`` and ``train.precision``, one added after the other
 
@@ -43,7 +43,10 @@ FLOORS = {
     "cpu": "its convolutions and matrix products at the measured peak",
     "cuda": "its convolutions and matrix products at the measured peak or bandwidth, and the bytes of Adam",
 }
-UNTUNED = ("speed.channels_last=false", "speed.fused_adam=false", "speed.compile=none", "train.precision=float32")
+UNTUNED = (
+    *("speed.channels_last=false", "speed.fused_adam=false", "speed.compile=none", "speed.keep_memory=false"),
+    "train.precision=float32",
+)
 
 
 class Variant(NamedTuple):
@@ -84,21 +87,20 @@ def bench(say: Say, settings: Settings | None = None, variants: Sequence[Variant
 def variants_of(device: torch.device, say: Say) -> list[Variant]:
     """What is tuned on ``device``, in this order; the last that is not only told is what the target speaks of.
 
-    On a CPU, bfloat16 where it has it, else torch.compile: a decoder compiled in bfloat16 takes minutes to compile.
+    On a CPU, what is on by default; beside it channels last, torch.compile, and bfloat16 where it has that.
     """
-    found = [Variant("channels_last", "speed.channels_last=true"), Variant("fused Adam", "speed.fused_adam=true")]
-    on_gpu, has_bfloat16 = device.type == "cuda", speed.has_bfloat16(device)
-    if on_gpu and has_bfloat16:
-        found.insert(0, Variant("bfloat16", "train.precision=bfloat16"))
-    if compiles(device):
-        found.append(Variant("torch.compile", "speed.compile=default", is_beside=not on_gpu and has_bfloat16))
-        if on_gpu:
-            found.append(Variant("CUDA graphs", "speed.compile=reduce-overhead"))
-    else:
+    fused = Variant("fused Adam", "speed.fused_adam=true")
+    in_nhwc = Variant("channels_last", "speed.channels_last=true")
+    compiled = [Variant("torch.compile", "speed.compile=default")]
+    half = [Variant("bfloat16", "train.precision=bfloat16")] if speed.has_bfloat16(device) else []
+    if not compiles(device):
         say("torch.compile finds no compiler here: it is left out")
-    if not on_gpu and has_bfloat16:
-        found.append(Variant("bfloat16", "train.precision=bfloat16"))
-    return found
+        compiled = []
+    if device.type == "cuda":
+        graphs = [Variant("CUDA graphs", "speed.compile=reduce-overhead")] if compiled else []
+        return [*half, in_nhwc, fused, *compiled, *graphs]
+    beside = [one._replace(is_beside=True) for one in (in_nhwc, *compiled, *half)]
+    return [Variant("kept memory", "speed.keep_memory=true"), fused, *beside]
 
 
 def compiles(device: torch.device) -> bool:
@@ -217,8 +219,19 @@ def _seconds_a_flop(device: torch.device, dtype: torch.dtype, _: int) -> float:
 
 
 def _side(step: Step, least: float, device: torch.device) -> Side:
-    """Seconds a step, over as many steps as take ``least`` seconds."""
+    """Seconds a step, over as many steps as take ``least`` seconds, with the memory kept where the step wants it."""
+
+    def ready() -> None:
+        if device.type == "cpu":
+            speed.keep_memory(step.keeps_memory)
+        step()  # the first one takes what memory the side before gave back
+
     for _ in range(WARM_UP[device.type]):
-        step()
+        ready()
     repeats = math.ceil(least / floors.timed(step, 1, device))
-    return lambda _: floors.timed(step, repeats, device)
+
+    def measured(_: int) -> float:
+        ready()
+        return floors.timed(step, repeats, device)
+
+    return measured

@@ -32,6 +32,7 @@ class Step:
     def __init__(
         self, config: Config, images: Images, device: torch.device, say: Say, *, plain: bool, features: bool
     ) -> None:
+        self.keeps_memory = config.speed.keep_memory
         torch.manual_seed(config.seed)
         model = models.build(asdict(config.model), config.data.size).to(device)
         if plain and not features:

@@ -13,7 +13,7 @@ from ranks import run_ranks
 from nrh_dist import config
 from nrh_dist.data.feed import gather
 from nrh_dist.data.pack import open_pack
-from nrh_dist.engine import speed
+from nrh_dist.engine import checkpoint, run, speed
 from nrh_dist.engine.assemble import new_model
 from nrh_dist.engine.dist import Place, sum_over_ranks
 from nrh_dist.engine.fit import seed_step
@@ -63,7 +63,7 @@ def train(one, pack, place=None, said=None):
 @pytest.mark.parametrize("model", MODELS, ids=" ".join)
 @pytest.mark.parametrize("word", ["speed.channels_last=true", "speed.fused_adam=true"])
 def test_an_option_changes_nothing_but_rounding(pack, model, word):
-    """The first loss to 1e-5, the second to 1e-4, others to 1e-3: Adam's first steps are signs of gradients, which amplify rounding."""
+    """The first loss to 1e-5, the second to 1e-4, others to 1e-3: Adam's first steps amplify rounding."""
     plain, _, _ = train(configured(*model, *OFF), pack)
     tuned, _, state = train(configured(*model, *OFF, word), pack)
     np.testing.assert_allclose(tuned[:1], plain[:1], rtol=1e-5)
@@ -71,6 +71,59 @@ def test_an_option_changes_nothing_but_rounding(pack, model, word):
     np.testing.assert_allclose(tuned, plain, rtol=1e-3)
     kernel = next(value for key, value in state.items() if value.ndim == 4 and value.shape[1] > 1)
     assert kernel.is_contiguous(memory_format=torch.channels_last) == ("channels_last" in word)
+
+
+KEPT_MEMORY = """
+import resource, sys
+from nrh_dist.engine import checkpoint, run, speed
+import torch
+torch.manual_seed(0)
+torch.set_num_threads(1)
+speed.keep_memory({is_kept})
+convolution = torch.nn.Conv2d(3, 32, 3, padding=1)
+images = torch.ones(4, 3, 512, 512)
+for number in range(5):
+    if number == 2:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    convolution(images).relu().sum().backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, convolution.weight.grad.sum().item())
+"""
+
+
+def test_kept_memory_is_not_taken_from_the_kernel_again():
+    """Page faults of three steps, in processes of their own; each frees 134 MB several times. The same result."""
+    found = []
+    for is_kept in (True, False):
+        code = KEPT_MEMORY.format(is_kept=is_kept)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        found.append(done.stdout.split())
+    (few, one), (many, other) = found
+    assert int(few) < int(many) / 10 and int(many) > 50_000 and one == other
+
+
+def test_a_training_on_a_cpu_keeps_its_memory(tmp_path, pack, monkeypatch):
+    told = []
+    monkeypatch.setattr(run.speed, "keep_memory", told.append)
+    for word in ("true", "false"):
+        one = configured("dih_nm", "train.epochs=1", "data.val_fraction=0.3", f"speed.keep_memory={word}")
+        one.run.root, one.run.name = str(tmp_path), word
+        run.run(one, pack.root, Place(), lambda row: None, lambda line: None)
+    assert told == [True, False]
+    weights = [checkpoint.read_weights(checkpoint.newest(tmp_path / word).path) for word in ("true", "false")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_a_c_library_without_mallopt_is_left_alone(monkeypatch):
+    monkeypatch.setattr(speed.ctypes, "CDLL", lambda name: object())
+    speed.keep_memory(True)
+    speed.keep_memory(False)
+
+
+def test_channels_last_is_for_gpus_unless_it_is_asked_for():
+    assert [speed.channels_last(configured("dih_nm"), device) for device in (CPU, GPU)] == [False, True]
+    for word in (True, False):
+        asked = configured("dih_nm", f"speed.channels_last={word}")
+        assert [speed.channels_last(asked, device) for device in (CPU, GPU)] == [word, word]
 
 
 @pytest.mark.parametrize("model", MODELS[:2], ids=" ".join)

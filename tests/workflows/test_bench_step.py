@@ -9,6 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nrh_dist import config as configuration
+from nrh_dist.engine import speed
 from nrh_dist.workflows import bench_step, floors, measure, steps
 from nrh_dist.workflows.bench_step import UNTUNED, Settings, Variant
 from nrh_dist.workflows.floors import Operation
@@ -108,6 +109,27 @@ def test_the_figures(monkeypatch):
     assert "batch 2, 64 px, width 0.125" in figures[0].unit
 
 
+def test_what_is_on_by_default_is_what_is_tuned_on_a_cpu():
+    given = [one.word for one in bench_step.variants_of(CPU, print) if not one.is_beside]
+    assert (
+        configuration.load(None, [*UNTUNED, *given]).speed
+        == configuration.load(None, ["speed.channels_last=false", "speed.compile=none"]).speed
+    )
+    assert not speed.channels_last(configuration.load(None, []), CPU)
+
+
+def test_each_side_has_its_memory_kept_or_not(monkeypatch):
+    told = []
+    monkeypatch.setattr(bench_step.speed, "keep_memory", told.append)
+    words = [word for word in UNTUNED if "memory" not in word]
+    sides = [step("dih_m", words=[*words, f"speed.keep_memory={kept}"]) for kept in ("true", "false")]
+    for number, side in enumerate(sides):
+        timed = bench_step._side(side, 0.001, CPU)
+        told.clear()
+        timed(0)
+        assert told == [number == 0]
+
+
 def test_compiling_is_left_out_where_it_fails(monkeypatch):
     def fail(function):
         raise RuntimeError("no compiler")
@@ -122,8 +144,8 @@ def test_what_is_tuned_depends_on_the_device(monkeypatch):
     monkeypatch.setattr(bench_step, "compiles", lambda device: True)
     monkeypatch.setattr(bench_step.speed, "has_bfloat16", lambda device: True)
     on_cpu, on_gpu = (bench_step.variants_of(torch.device(one), print) for one in ("cpu", "cuda"))
-    assert [one.name for one in on_cpu] == ["channels_last", "fused Adam", "torch.compile", "bfloat16"]
-    assert [one.name for one in on_cpu if one.is_beside] == ["torch.compile"]
+    assert [one.name for one in on_cpu if not one.is_beside] == ["kept memory", "fused Adam"], "the defaults"
+    assert [one.name for one in on_cpu if one.is_beside] == ["channels_last", "torch.compile", "bfloat16"]
     assert [one.name for one in on_gpu] == [
         *("bfloat16", "channels_last", "fused Adam", "torch.compile", "CUDA graphs"),
     ]
@@ -131,7 +153,7 @@ def test_what_is_tuned_depends_on_the_device(monkeypatch):
     monkeypatch.setattr(bench_step.speed, "has_bfloat16", lambda device: False)
     for device in ("cpu", "cuda"):
         without = bench_step.variants_of(torch.device(device), print)
-        assert "bfloat16" not in [one.name for one in without] and not [one for one in without if one.is_beside]
+        assert "bfloat16" not in [one.name for one in without]
 
 
 @pytest.mark.slow
