@@ -65,18 +65,9 @@ def tune(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
     or an unfinished one and ``resume`` is not set.
     """
     searched = space.read(path, words)
-    first = searched.config(searched.first)
-    if first.scale.min_workers:
-        raise UserError(
-            f"scale.min_workers={first.scale.min_workers}: the trials of a sweep keep their workers; leave it out"
-        )
-    part_checkpoints(first)
-    if session.is_local():
-        require_workers(first, say)
+    first, folder = searched.config(searched.first), sweep_dir(searched)
+    require_startable(first, folder, say)
     pack = find_pack(first, say)
-    folder = sweep_dir(searched)
-    if (folder / rundir.CONFIG).exists():
-        raise UserError(f"{folder} is the folder of a run: choose another run.name for the sweep")
     copy = copy_of(first.storage, folder)
     if not copy.holds_a_sweep() and resume and not (folder / SWEEP).exists():
         raise UserError(f"there is no sweep to resume in {folder}")
@@ -107,6 +98,19 @@ def tune(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
         _choose(searched, folder, table, say)
         copy.send()
     return folder
+
+
+def require_startable(first: Config, folder: Path, say: Say) -> None:
+    """``UserError`` for what no sweep of trials like ``first`` starts with in ``folder``, whatever its data are."""
+    if first.scale.min_workers:
+        raise UserError(
+            f"scale.min_workers={first.scale.min_workers}: the trials of a sweep keep their workers; leave it out"
+        )
+    part_checkpoints(first)
+    if session.is_local():
+        require_workers(first, say)
+    if (folder / rundir.CONFIG).exists():
+        raise UserError(f"{folder} is the folder of a run: choose another run.name for the sweep")
 
 
 def _require_one_disk(first: Config, searched: Space, together: Together | None) -> None:

@@ -1,4 +1,5 @@
 import csv
+import re
 
 import pytest
 from packs import write_small_pack
@@ -10,6 +11,7 @@ from nrh_dist.engine.files import read_lines
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session, trials
 from nrh_dist.launch.tune import HEAD, HELPER, room_for, tune
+from nrh_dist.workflows import plan
 
 SPACE = """\
 metric: val/mse
@@ -43,11 +45,31 @@ def kept_features():
     return {path.name for path in cache_dir().glob("features-*")}
 
 
-def test_random_search_with_asha(ray_session, tmp_path, pack):
+def trained_epochs(folder):
+    """How many epochs were trained in a sweep in all, counting those that were trained again."""
+    return sum(len(re.findall(r"^epoch \d+ of", log.read_text(), re.M)) for log in folder.glob("trials/*/train.log"))
+
+
+@pytest.fixture
+def most_epochs(monkeypatch):
+    """What the dry run says of a sweep, which is not measured here."""
+    monkeypatch.setattr(plan, "measured_costs", lambda *_: [plan.Cost(1.0, 1.0, 1e9, "cpu")])
+
+    def told(path, words):
+        said = []
+        plan.describe(path, words, said.append)
+        (line,) = [line for line in said if line.startswith("epochs: ")]
+        return int(re.match(r"epochs: at most (\d+), ", line)[1])
+
+    return told
+
+
+def test_random_search_with_asha(ray_session, tmp_path, pack, most_epochs):
     kept = kept_features()
     words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep"]
     said = []
     folder = tune(space_file(tmp_path), words, False, said.append)
+    assert trained_epochs(folder) <= most_epochs(space_file(tmp_path), words) == 12
     rows = table(folder)
     assert [row["trial"] for row in rows] == ["t0000", "t0001", "t0002", "t0003"]
     assert set(rows[0]) == {
@@ -107,17 +129,22 @@ def rows_of(folder):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "count"),
-    [("hyperband: {max_epochs: 4, reduction_factor: 2}", 7), ("median: {max_epochs: 4, min_trials: 1}", 4)],
+    ("schedule", "count", "workers"),
+    [
+        ("hyperband: {max_epochs: 4, reduction_factor: 2}", 7, 1),
+        ("median: {max_epochs: 4, min_trials: 1}", 4, 1),
+        pytest.param("hyperband: {max_epochs: 4, reduction_factor: 2}", 7, 2, marks=pytest.mark.slow),
+    ],
 )
-def test_other_schedulers(ray_session, tmp_path, pack, schedule, count):
+def test_other_schedulers(ray_session, tmp_path, pack, most_epochs, schedule, count, workers):
     """HyperBand pauses trials on the way: each goes on where it was, and no epoch is trained twice."""
     text = SPACE.replace("asha: {max_epochs: 3, grace_epochs: 1, reduction_factor: 2}", schedule)
     text = text.replace("trials: 4", f"trials: {count}").replace("ptc_att_dih", "dih_nm")
     text = "".join(line for line in text.splitlines(True) if "fusion" not in line and "freeze" not in line)
-    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep"]
+    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep", f"scale.workers={workers}"]
     said = []
     rows = table(tune(space_file(tmp_path, text), words, False, said.append))
+    assert trained_epochs(tmp_path / "sweep") <= most_epochs(space_file(tmp_path, text), words) == 4 * count
     assert {row["status"] for row in rows} == {"finished", "stopped early"}
     told = [line.split(",")[0] for line in said if ": epoch " in line]
     assert len(told) == len(set(told)) == sum(int(row["epochs"]) for row in rows)
@@ -126,6 +153,7 @@ def test_other_schedulers(ray_session, tmp_path, pack, schedule, count):
         assert epochs == list(range(1, int(row["epochs"]) + 1))
         logged = (tmp_path / "sweep" / row["folder"] / "train.log").read_text()
         assert all(logged.count(f"epoch {epoch} of 4:") == 1 for epoch in epochs)
+    assert trained_epochs(tmp_path / "sweep") == len(told), "none that Tune does not know of"
 
 
 POPULATION = """\
@@ -138,25 +166,23 @@ space:
 """
 
 
-def test_population_based_training(ray_session, tmp_path, pack):
-    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep"]
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_population_based_training(ray_session, tmp_path, pack, most_epochs, workers):
+    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep", f"scale.workers={workers}"]
     folder = tune(space_file(tmp_path, POPULATION), words, False, print)
     rows = table(folder)
     assert [row["trial"].split("-")[0] for row in rows] == ["t0000", "t0001", "t0002", "t0003"]
     assert {(row["status"], row["epochs"]) for row in rows} == {("finished", "6")}
     later = [one for one in sorted((folder / "trials").iterdir()) if "-" in one.name]
     assert len(later) == 4, "two exchanges of two trials"
-    trained = 0
     for one in (folder / "trials").iterdir():
         told, own = trials.noted(one), rows_of(one)
-        first = 1
         if origin := told["from"]:
-            first = origin["epoch"] + 1
             assert own[: origin["epoch"]] == rows_of(folder / "trials" / origin["trial"])[: origin["epoch"]]
             assert own[-1]["lr"] == told["assignment"]["optim.lr"] != own[0]["lr"]
         assert [row["epoch"] for row in own] == list(range(1, len(own) + 1))
-        trained += len(own) - first + 1
-    assert trained == 24, "as many epochs as without exchange"
+    most = most_epochs(space_file(tmp_path, POPULATION), words)
+    assert trained_epochs(folder) == most == 24, "as many epochs as without exchange"
     best = select.read_best(folder)
     assert best["value"] == min(row["val/mse"] for one in (folder / "trials").iterdir() for row in rows_of(one))
 
