@@ -46,6 +46,7 @@ from nrh_dist.location import is_remote
 HEAD, HELPER = "node:__internal_head__", 0.001  # what Ray Train's own helper takes of the head, and waits for
 CLUSTER_TRIALS = 8  # at once on a cluster, at least; a TorchTrainer takes 1.2 GB of the head for each
 STOP_SECONDS = 60.0  # that the trials have to save where the sweep is asked to stop
+FREE_SECONDS = 5.0  # between two looks for what trials reserved that Ray Train's own clean-up left
 
 
 class Room(NamedTuple):
@@ -171,7 +172,7 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
             name="ray",
             storage_path=str(folder.absolute()),
             verbose=0,
-            stop=_stopper(progress),
+            stop=_stopper(progress, is_on_ray_train=room.together is None),
             callbacks=[callback(progress)],
             failure_config=ray_tune.FailureConfig(max_failures=first.scale.max_failures),
             # Of pointers; a trial may take over from one that its donor has left behind already.
@@ -211,17 +212,25 @@ def _ask_to_stop(folder: Path, progress: Progress) -> None:
             notice.ask_to_stop(trial)
 
 
-def _stopper(progress: Progress) -> Any:
-    """Ends the sweep when all trials have saved, or have had ``STOP_SECONDS`` for it, since it was asked to."""
+def _stopper(progress: Progress, is_on_ray_train: bool) -> Any:
+    """Ends the sweep when all trials have saved, or have had ``STOP_SECONDS`` for it, since it was asked to.
+
+    Tune asks it in every round, also where it waits for room: what a TorchTrainer of a trial that was stopped still
+    has reserved is given back here, as ``session.free_orphans`` says.
+    """
     from ray.tune.stopper import Stopper
 
     class Stop(Stopper):
         since: float | None = None
+        freed = 0.0
 
         def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
             return False
 
         def stop_all(self) -> bool:
+            if is_on_ray_train and time.monotonic() - self.freed > FREE_SECONDS:
+                session.free_orphans()
+                self.freed = time.monotonic()
             if not progress.is_stopping:
                 return False
             self.since = self.since or time.monotonic()

@@ -1,5 +1,7 @@
 import csv
 import re
+import time
+from unittest.mock import Mock
 
 import pytest
 from packs import write_small_pack
@@ -10,7 +12,7 @@ from nrh_dist.engine import checkpoint, select
 from nrh_dist.engine.files import read_lines
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session, trials
-from nrh_dist.launch.tune import HEAD, HELPER, room_for, tune
+from nrh_dist.launch.tune import HEAD, HELPER, _stopper, room_for, tune
 from nrh_dist.workflows import plan
 
 SPACE = """\
@@ -249,14 +251,31 @@ def test_no_more_trials_start_than_there_is_room_for(monkeypatch, machines, word
 
 
 @pytest.mark.slow
-def test_the_only_trial_at_a_time_leaves_room_for_ray_trains_helper(ray_session, monkeypatch, tmp_path, pack):
+def test_trials_on_ray_train_one_at_a_time(ray_session, monkeypatch, tmp_path, pack):
+    """There is room for Ray Train's helper, and what those reserved that are stopped early is free for the next."""
     monkeypatch.setattr(session, "one_machine_has", lambda *_: False)
-    text = SPACE.replace("trials: 4", "trials: 2").replace(
-        "asha: {max_epochs: 3, grace_epochs: 1, reduction_factor: 2}", "none: {max_epochs: 1}"
+    text = SPACE.replace("trials: 4", "search: grid").replace(
+        "loguniform: [0.0001, 0.01]", "choice: [0.003, 0.0000001, 0.0000001]"
     )
+    text = "".join(line for line in text.splitlines(True) if "fusion" not in line and "freeze" not in line)
     words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep", "scale.workers=2"]
     rows = table(tune(space_file(tmp_path, text), words, False, print))
-    assert [row["status"] for row in rows] == ["finished"] * 2
+    assert [(row["status"], row["epochs"]) for row in rows] == [("finished", "3"), *[("stopped early", "1")] * 2]
+    assert trained_epochs(tmp_path / "sweep") == 5, "none after the one that Tune stopped them at"
+
+
+def test_what_stopped_trials_reserved_is_given_back_again_and_again(monkeypatch):
+    """While a sweep waits for it no other trial starts, which would do it."""
+    freed = []
+    monkeypatch.setattr(session, "free_orphans", lambda: freed.append(1))
+    monkeypatch.setattr("nrh_dist.launch.tune.FREE_SECONDS", 0.05)
+    progress = Mock(is_stopping=False)
+    for is_on_ray_train in (False, True):
+        stopper = _stopper(progress, is_on_ray_train)
+        for _ in range(3):
+            assert not stopper.stop_all() and not stopper.stop_all()
+            time.sleep(0.06)
+        assert len(freed) == 3 * is_on_ray_train
 
 
 def test_trials_keep_their_workers(tmp_path, pack):
