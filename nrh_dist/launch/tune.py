@@ -35,8 +35,6 @@ from nrh_dist.launch.trials import (
     begun,
     failures,
     forget_failures,
-    name_of,
-    note_failure,
     noted,
     table_rows,
     write_table,
@@ -157,7 +155,7 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
     parameters = starting_points(searched, first.seed, folder)
     is_drawn = bool(parameters)
     tried = {index: noted(one)["assignment"] for index, one in begun(folder).items()}
-    results: Any = ray_tune.Tuner(
+    ray_tune.Tuner(
         ray_tune.with_resources(trainable, room.need),
         param_space={"trial": ray_tune.grid_search(parameters)} if is_drawn else {},
         tune_config=ray_tune.TuneConfig(
@@ -180,12 +178,6 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
         ),
     ).fit()
     shutil.rmtree(folder / "ray", ignore_errors=True)
-    known = failures(folder)
-    # A result's own configuration may be that of the trial whose weights were taken over.
-    for trial, result in zip(results._experiment_analysis.trials, results, strict=True):
-        name = name_of(trial)
-        if result.error and name not in known:
-            note_failure(folder / "trials" / name, session.cause(result.error))
 
 
 def starting_points(searched: Space, seed: int, folder: Path) -> list[dict[str, Any]]:

@@ -1,10 +1,13 @@
 import csv
 import re
 import time
+from contextlib import suppress
 from unittest.mock import Mock
 
+import psutil
 import pytest
 from packs import write_small_pack
+from test_faults import meanwhile, wait_for
 
 from nrh_dist import config
 from nrh_dist.data.pack import cache_dir
@@ -197,6 +200,57 @@ def test_a_population_goes_on_without_those_that_failed(ray_session, tmp_path, p
     rows = table(tune(space_file(tmp_path, text), words, False, print))
     assert {row["status"] for row in rows} == {"finished", "failed"}
     assert {row["epochs"] for row in rows if row["status"] == "finished"} == {"6"}
+
+
+TWINS = """\
+metric: val/mse
+trials: 4
+scheduler: {none: {max_epochs: 2}}
+base: {preset: tiny, model.name: ptc_att_dih, model.width: 0.1, model.freeze: none, data.val_fraction: 0.3}
+space:
+  optim.lr: {choice: [0.001]}
+"""
+
+
+def timeless(trial):
+    """The rows of a trial without what the clock says."""
+    return [{key: row[key] for key in row if key not in ("images_per_s", "time_s")} for row in rows_of(trial)]
+
+
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_a_trial_whose_process_is_killed(ray_session, tmp_path, pack, restarts):
+    """Where it may be started again it goes on; else it has failed, which is told at once, and the others finish."""
+    text = TWINS.replace("trials: 4", "trials: 3").replace("max_epochs: 2", "max_epochs: 30")
+    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep", f"scale.max_failures={restarts}"]
+    first = tmp_path / "sweep" / "trials" / "t0000"
+
+    def kill():
+        wait_for(lambda: len(rows_of(first)) >= 2, "two epochs of a trial")
+        (process,) = processes_of(first)
+        process.kill()
+
+    said = []
+    with meanwhile(kill):
+        rows = table(tune(space_file(tmp_path, text), words, False, said.append))
+    log = (first / "train.log").read_text()
+    if restarts:
+        assert {(row["status"], row["epochs"]) for row in rows} == {("finished", "30")}
+        assert "continuing from" in log and timeless(first) == timeless(first.with_name("t0001"))
+        return
+    assert [row["status"] for row in rows] == ["failed", "finished", "finished"]
+    assert "died" in rows[0]["reason"] and "\n" not in rows[0]["reason"] and "continuing from" not in log
+    told = said.index(f"t0000 failed ({rows[0]['reason']}); the sweep goes on")
+    assert any(line.startswith("t0002: epoch") for line in said[told:]), "at once, not at the end of the sweep"
+
+
+def processes_of(trial):
+    """The processes that write the log of a trial."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if any(file.path == str(trial / "train.log") for file in process.open_files()):
+                found.append(process)
+    return found
 
 
 def test_several_objectives(ray_session, tmp_path, pack):
