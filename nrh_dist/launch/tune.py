@@ -164,6 +164,8 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
             search_alg=searcher(searched, first.seed, tried),
             # Where trials wait for each other all must be there: their resources keep them waiting.
             max_concurrent_trials=None if searched.schedule.pauses else room.concurrent,
+            # A process that has trained one trial takes the next: it starts at once. No trial can tell, as each seeds
+            # all that it draws. Workers beside it end with their trial's process only.
             reuse_actors=first.scale.workers == 1,
         ),
         run_config=ray_tune.RunConfig(

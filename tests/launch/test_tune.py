@@ -15,6 +15,7 @@ from nrh_dist.engine import checkpoint, select
 from nrh_dist.engine.files import read_lines
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session, trials
+from nrh_dist.launch.progress import Progress
 from nrh_dist.launch.tune import HEAD, HELPER, _stopper, room_for, tune
 from nrh_dist.workflows import plan
 
@@ -210,6 +211,25 @@ base: {preset: tiny, model.name: ptc_att_dih, model.width: 0.1, model.freeze: no
 space:
   optim.lr: {choice: [0.001]}
 """
+
+
+def test_a_process_that_has_trained_another_trial_before_gives_the_same(
+    ray_session, tmp_path, pack, monkeypatch, most_epochs
+):
+    """Two processes for four equal trials: rows to the bit, dropout included."""
+    processes = {}
+
+    def on_result(progress, every, trial, result, told=Progress.on_result):
+        processes[trials.name_of(trial)] = result["pid"]
+        told(progress, every, trial, result)
+
+    monkeypatch.setattr(Progress, "on_result", on_result)
+    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep"]
+    folder = tune(space_file(tmp_path, TWINS), words, False, print)
+    assert len(processes) == 4 and len({*processes.values()}) == 2
+    first, *others = [timeless(folder / row["folder"]) for row in table(folder)]
+    assert len(first) == 2 and others == [first] * 3
+    assert trained_epochs(folder) == most_epochs(space_file(tmp_path, TWINS), words)
 
 
 def timeless(trial):
