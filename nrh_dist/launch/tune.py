@@ -60,8 +60,8 @@ def tune(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
 
     Writes trials.csv (one row a trial: every searched key, the metrics, epochs run, status, reason, run folder) and
     best.json (the best trial's best checkpoint). A trial that crashes or diverges is recorded with its reason and does
-    not stop the sweep. SIGTERM and Ctrl-C let the trials save first. ``UserError`` if the folder holds another sweep,
-    or an unfinished one and ``resume`` is not set.
+    not stop the sweep. SIGTERM and Ctrl-C let the trials save first, and end it with ``Stopped``. ``UserError`` if the
+    folder holds another sweep, or an unfinished one and ``resume`` is not set.
     """
     searched = space.read(path, words)
     first, folder = searched.config(searched.first), sweep_dir(searched)
@@ -92,7 +92,7 @@ def tune(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
         copy.send()
         if progress.is_stopping:
             command = shlex.join(["nrh", "tune", str(path), *words, "--resume"])
-            raise UserError(f"stopped, as asked; what the trials reached is in {table}; to go on: {command}")
+            raise notice.Stopped(f"stopped, as asked; what the trials reached is in {table}; to go on: {command}")
         copy.fetch_best(searched.metric, say)
         _choose(searched, folder, table, say)
         copy.send()

@@ -162,6 +162,7 @@ def test_a_stop_lets_the_trials_save_and_says_how_to_go_on(tmp_path, pack, numbe
     assert last.startswith("nrh: stopped, as asked") and last.endswith("--resume"), said
     rows = table(tmp_path / "sweep")
     assert {row["status"] for row in rows} == {"running", "waiting"}
+    assert {"index.html", "study.db", "figures"} <= {path.name for path in (tmp_path / "sweep").iterdir()}
     for path in running:
         assert checkpoint.newest(path).path.name > before[path], "saved at the very step"
     said = finished([*words, "--resume"])
