@@ -60,7 +60,8 @@ class Progress:
         self.trials = trials
         name = name_of(trial)
         if name not in failures(self.folder):
-            died = trial.get_pickled_error() or RuntimeError(trial.get_error())
+            # Tune's own getters look where it will have copied the file by the end of the sweep.
+            died = RuntimeError(Path(trial.error_file).read_text(encoding="utf-8"))
             note_failure(self.folder / "trials" / name, session.cause(died))
         self.say(f"{name} failed ({failures(self.folder)[name]}); the sweep goes on")
         write_table(self.folder, self.searched)

@@ -1,11 +1,11 @@
 import io
 import pickle
 import threading
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 from ray import cloudpickle
-from ray.exceptions import RayActorError
 from rich.console import Console
 
 from nrh_dist.launch import progress as module
@@ -101,7 +101,8 @@ def test_why_a_trial_failed_is_noted_and_said_at_once(sweep, tmp_path):
         trials.note(folder, trial.config["trial"], {})
         if noted:
             trials.note_failure(folder, noted)
-        trial.get_pickled_error = lambda: RayActorError(error_msg="The actor died.\nIts process was killed.")
+        trial.error_file = str(tmp_path / "error.txt")
+        Path(trial.error_file).write_text("Failure # 1\nno memory\nFailure # 2\nIt died.\nIts process was killed.\n")
         told.on_trial_error(0, [trial], trial)
         reason = noted or "Its process was killed."
         assert trials.failures(tmp_path)[folder.name] == reason
