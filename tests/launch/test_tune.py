@@ -53,7 +53,8 @@ def kept_features():
 
 def trained_epochs(folder):
     """How many epochs were trained in a sweep in all, counting those that were trained again."""
-    return sum(len(re.findall(r"^epoch \d+ of", log.read_text(), re.M)) for log in folder.glob("trials/*/train.log"))
+    logs = [log.read_text() for log in folder.glob("trials/*/train.log")]
+    return sum(len(re.findall(r"^epoch \d+ of \d+:", log, re.M)) for log in logs)
 
 
 @pytest.fixture
