@@ -51,6 +51,8 @@ def test_the_commands_in_order(tmp_path, ray_session):
         ran += 1
     assert ran >= 12
     assert (tmp_path / "report" / "index.html").exists()
+    sweep = tmp_path / "runs" / "demo"
+    assert all((sweep / name).exists() for name in ("index.html", "study.db", "figures"))
 
 
 def verb_of(words: list[str]) -> list[str]:

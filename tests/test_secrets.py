@@ -7,8 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "engine"))
+
+from tracked import records, wandb_folders
 
 SPACE = """\
 metric: val/mse
@@ -50,6 +55,11 @@ def run(home: Path, planted: dict[str, str], *words: str) -> str:
     return done.stdout + done.stderr
 
 
+def begun(run: Path) -> list[dict[str, Any]]:
+    """What W&B was told at the start of a run."""
+    return [records(folder, "run")[0] for folder in wandb_folders(run)]
+
+
 @pytest.mark.slow
 def test_planted_keys_are_in_no_file_and_no_line(home):
     planted = {
@@ -66,6 +76,9 @@ def test_planted_keys_are_in_no_file_and_no_line(home):
     said += run(home, planted, "data", "pack", "sample/iharmony4", "pack", "--size", "64")
     for words in VERBS:
         said += run(home, planted, *words)
+
+    trials = [record for path in home.glob("runs/sweep/trials/t*") for record in begun(path)]
+    assert {one["run_group"] for one in trials} == {"sweep"} and len({one["run_id"] for one in trials}) == 2
 
     hidden = {**planted, "Ray's token": token.read_text()}
     assert not [name for name, secret in hidden.items() if secret in said]

@@ -1,6 +1,7 @@
 """How a model is trained fast, without changing what it learns: precision, memory, compilation, optimiser."""
 
 import ctypes
+import os
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Adam, Optimizer
 
 from nrh_dist.data.order import step_rows
+from nrh_dist.data.pack import cache_dir
 from nrh_dist.engine.dist import Place, SynchronisedBatchNorm2d, synchronise_batchnorm
 from nrh_dist.engine.progress import Say
 from nrh_dist.errors import UserError
@@ -23,6 +25,7 @@ REASON = 160  # letters of an error of the compiler that are shown
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
 KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}
 GIVING_BACK = {MMAP_MAX: 65_536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}
+COMPILED = "compiled"  # in the cache
 IMAGES_PER_SAMPLE = {"thresholds": 3}  # by stage; one elsewhere
 
 
@@ -167,6 +170,8 @@ class _Compiled(nn.Module):
             if isinstance(part, SynchronisedBatchNorm2d):  # talks to other ranks
                 part.forward = torch.compiler.disable(part.forward)  # type: ignore[method-assign]
         fast = torch.compile(self.eager.forward, dynamic=False, options=options)
+        # Kept beside the packs: trials of a sweep compile the same, and the compiler's own place does not last.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / COMPILED))
         # A machine without a compiler is found before the ranks depend on each other inside the model.
         reason = _failure(lambda: _compile_a_little(self.place.device)) if self.place.world > 1 else None
         if self._everywhere(reason is None):

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from nrh_dist.engine.progress import Say, duration
+from nrh_dist.launch import session
 from nrh_dist.launch.space import Space
-from nrh_dist.launch.trials import life_name, name_of, note_stopped, write_table
+from nrh_dist.launch.trials import failures, life_name, name_of, note_failure, note_stopped, write_table
 
 SHOWN = 20  # trials in the live table, the running ones first, then the best
 
@@ -55,9 +56,14 @@ class Progress:
         write_table(self.folder, self.searched)
 
     def on_error(self, trials: list[Any], trial: Any) -> None:
-        """A trial failed for good."""
+        """A trial failed for good: by itself, which it noted, or because its process died."""
         self.trials = trials
-        self.say(f"{name_of(trial)} failed; the sweep goes on")
+        name = name_of(trial)
+        if name not in failures(self.folder):
+            # Tune's own getters look where it will have copied the file by the end of the sweep.
+            died = RuntimeError(Path(trial.error_file).read_text(encoding="utf-8"))
+            note_failure(self.folder / "trials" / name, session.cause(died))
+        self.say(f"{name} failed ({failures(self.folder)[name]}); the sweep goes on")
         write_table(self.folder, self.searched)
 
     def summary(self) -> str:

@@ -7,6 +7,7 @@ Tune starts again: then it goes on from its checkpoint.
 import os
 import signal
 import socket
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ import torch
 from nrh_dist.config import Config
 from nrh_dist.engine.dist import torchrun_place
 from nrh_dist.engine.notice import nothing
+from nrh_dist.launch.telling import tell_and_wait
 from nrh_dist.launch.worker import mistake_of, work
 
 
@@ -49,4 +51,5 @@ def _worker(
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(workers), "LOCAL_RANK": str(rank)}
     torch.set_num_threads(cpus)
-    work(config, Path(pack), Path(folder), torchrun_place(gpus), lambda row: None, nothing)
+    report = partial(tell_and_wait, Path(folder)) if rank == 0 else lambda row: None
+    work(config, Path(pack), Path(folder), torchrun_place(gpus), report, nothing)

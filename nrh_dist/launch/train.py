@@ -16,6 +16,7 @@ from nrh_dist.engine.progress import Say
 from nrh_dist.engine.run import find_pack
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session
+from nrh_dist.launch.telling import tell_and_wait
 from nrh_dist.launch.worker import LOG, mistake_of, work
 from nrh_dist.schema import Config
 
@@ -47,8 +48,8 @@ def train(config: Config, say: Say) -> Path:
     return folder
 
 
-def run_workers(config: Config, pack: Path, folder: Path, say: Say) -> None:
-    """Run the loop on Ray Train workers until the last epoch.
+def run_workers(config: Config, pack: Path, folder: Path, say: Say, is_trial: bool = False) -> None:
+    """Run the loop on Ray Train workers until the last epoch; those of a trial go on when Tune knows of the last one.
 
     Whatever dies (a worker, a node, Ray's controller), all start again from the newest checkpoint, up to
     ``scale.max_failures`` times without a new one. SIGTERM and Ctrl-C let the workers save a checkpoint and stop.
@@ -62,7 +63,7 @@ def run_workers(config: Config, pack: Path, folder: Path, say: Say) -> None:
     if config.scale.min_workers:
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(ROOM_SECONDS)
     with session.stopping(lambda: ask_to_stop(folder), say) as asked:
-        _outlive(lambda: _trainer(config, pack, folder, gpus), config, folder, asked, say)
+        _outlive(lambda: _trainer(config, pack, folder, gpus, is_trial), config, folder, asked, say)
 
 
 def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Event, say: Say) -> None:
@@ -102,7 +103,7 @@ def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Ev
             shutil.rmtree(folder / "ray", ignore_errors=True)
 
 
-def _trainer(config: Config, pack: Path, folder: Path, gpus: float) -> Any:
+def _trainer(config: Config, pack: Path, folder: Path, gpus: float, is_trial: bool) -> Any:
     """A TorchTrainer of ``_worker`` without restarts of its own, but for announced preemptions: those are unlimited."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -120,6 +121,7 @@ def _trainer(config: Config, pack: Path, folder: Path, gpus: float) -> Any:
             "config": configuration.to_dict(configuration.with_absolute_paths(config, Path.cwd())),
             "pack": fetched.origin(pack.absolute()),
             "folder": str(folder.absolute()),
+            "is_trial": is_trial,
         },
         # Longer than any rank's watchdog: the rank that stands still shall say where before its peers give up.
         torch_config=TorchConfig(timeout_s=60 + round(15 * config.scale.hang_seconds)),
@@ -177,7 +179,13 @@ def _worker(loop_config: dict[Any, Any]) -> None:
     folder = Path(loop_config["folder"])
     if config.storage:  # of a machine that perhaps shares no disk with the driver's
         folder.mkdir(parents=True, exist_ok=True)
-    work(config, fetched.here(loop_config["pack"], print), folder, place, ray.train.report, preemption)
+
+    def report(row: dict[str, Any]) -> None:
+        if loop_config["is_trial"] and place.is_main:
+            tell_and_wait(folder, row)
+        ray.train.report(row)
+
+    work(config, fetched.here(loop_config["pack"], print), folder, place, report, preemption)
 
 
 def preemption() -> Notice:

@@ -22,11 +22,11 @@ from nrh_dist.errors import UserError
 from nrh_dist.launch import trials
 from nrh_dist.launch.space import Space
 from nrh_dist.launch.spawned import spawn_workers
+from nrh_dist.launch.telling import LOOK_SECONDS, Answers
 from nrh_dist.launch.train import run_workers
 from nrh_dist.launch.worker import LOG
 
 POINTER = "pointer.json"
-LOOK_SECONDS = 0.2  # between two looks at the rows that workers of a trial wrote
 
 
 def config_of(searched: Space, trial: dict[str, Any]) -> Config:
@@ -131,23 +131,25 @@ def _train(config: Config, pack: Path, folder: Path, together: Together | None, 
             if together:
                 spawn_workers(config, pack, folder, *together)
             else:
-                run_workers(config, pack, folder, say)
+                run_workers(config, pack, folder, say, is_trial=True)
     finally:
         notice.forget(folder)  # whoever asked it to stop need not wait for it
 
 
 @contextmanager
 def _following(folder: Path, epochs: int, tell: _Teller) -> Iterator[None]:
-    """Tell the rows that workers write while the block runs, and those that it leaves at its end."""
+    """Tell Tune what workers ask to be told while the block runs, and all rows that it leaves at its end."""
     ended = Event()
+
+    def tell_up_to(epoch: int) -> None:
+        for row in track.rows_up_to(folder, epoch):
+            tell(row)
+
+    answers = Answers(folder, tell_up_to)
 
     def follow() -> None:
         while not ended.wait(LOOK_SECONDS):
-            tell_all()
-
-    def tell_all() -> None:
-        for row in track.rows_up_to(folder, epochs):
-            tell(row)
+            answers.look()
 
     thread = Thread(target=follow, daemon=True)
     thread.start()
@@ -156,7 +158,7 @@ def _following(folder: Path, epochs: int, tell: _Teller) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-    tell_all()
+    tell_up_to(epochs)
 
 
 def _wait_if_stopping(sweep: Path, folder: Path) -> None:

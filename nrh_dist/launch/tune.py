@@ -35,8 +35,6 @@ from nrh_dist.launch.trials import (
     begun,
     failures,
     forget_failures,
-    name_of,
-    note_failure,
     noted,
     table_rows,
     write_table,
@@ -46,6 +44,7 @@ from nrh_dist.location import is_remote
 HEAD, HELPER = "node:__internal_head__", 0.001  # what Ray Train's own helper takes of the head, and waits for
 CLUSTER_TRIALS = 8  # at once on a cluster, at least; a TorchTrainer takes 1.2 GB of the head for each
 STOP_SECONDS = 60.0  # that the trials have to save where the sweep is asked to stop
+FREE_SECONDS = 5.0  # between two looks for what trials reserved that Ray Train's own clean-up left
 
 
 class Room(NamedTuple):
@@ -61,22 +60,13 @@ def tune(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
 
     Writes trials.csv (one row a trial: every searched key, the metrics, epochs run, status, reason, run folder) and
     best.json (the best trial's best checkpoint). A trial that crashes or diverges is recorded with its reason and does
-    not stop the sweep. SIGTERM and Ctrl-C let the trials save first. ``UserError`` if the folder holds another sweep,
-    or an unfinished one and ``resume`` is not set.
+    not stop the sweep. SIGTERM and Ctrl-C let the trials save first, and end it with ``Stopped``. ``UserError`` if the
+    folder holds another sweep, or an unfinished one and ``resume`` is not set.
     """
     searched = space.read(path, words)
-    first = searched.config(searched.first)
-    if first.scale.min_workers:
-        raise UserError(
-            f"scale.min_workers={first.scale.min_workers}: the trials of a sweep keep their workers; leave it out"
-        )
-    part_checkpoints(first)
-    if session.is_local():
-        require_workers(first, say)
+    first, folder = searched.config(searched.first), sweep_dir(searched)
+    require_startable(first, folder, say)
     pack = find_pack(first, say)
-    folder = sweep_dir(searched)
-    if (folder / rundir.CONFIG).exists():
-        raise UserError(f"{folder} is the folder of a run: choose another run.name for the sweep")
     copy = copy_of(first.storage, folder)
     if not copy.holds_a_sweep() and resume and not (folder / SWEEP).exists():
         raise UserError(f"there is no sweep to resume in {folder}")
@@ -102,11 +92,24 @@ def tune(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
         copy.send()
         if progress.is_stopping:
             command = shlex.join(["nrh", "tune", str(path), *words, "--resume"])
-            raise UserError(f"stopped, as asked; what the trials reached is in {table}; to go on: {command}")
+            raise notice.Stopped(f"stopped, as asked; what the trials reached is in {table}; to go on: {command}")
         copy.fetch_best(searched.metric, say)
         _choose(searched, folder, table, say)
         copy.send()
     return folder
+
+
+def require_startable(first: Config, folder: Path, say: Say) -> None:
+    """``UserError`` for what no sweep of trials like ``first`` starts with in ``folder``, whatever its data are."""
+    if first.scale.min_workers:
+        raise UserError(
+            f"scale.min_workers={first.scale.min_workers}: the trials of a sweep keep their workers; leave it out"
+        )
+    part_checkpoints(first)
+    if session.is_local():
+        require_workers(first, say)
+    if (folder / rundir.CONFIG).exists():
+        raise UserError(f"{folder} is the folder of a run: choose another run.name for the sweep")
 
 
 def _require_one_disk(first: Config, searched: Space, together: Together | None) -> None:
@@ -152,7 +155,7 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
     parameters = starting_points(searched, first.seed, folder)
     is_drawn = bool(parameters)
     tried = {index: noted(one)["assignment"] for index, one in begun(folder).items()}
-    results: Any = ray_tune.Tuner(
+    ray_tune.Tuner(
         ray_tune.with_resources(trainable, room.need),
         param_space={"trial": ray_tune.grid_search(parameters)} if is_drawn else {},
         tune_config=ray_tune.TuneConfig(
@@ -161,13 +164,15 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
             search_alg=searcher(searched, first.seed, tried),
             # Where trials wait for each other all must be there: their resources keep them waiting.
             max_concurrent_trials=None if searched.schedule.pauses else room.concurrent,
+            # A process that has trained one trial takes the next: it starts at once. No trial can tell, as each seeds
+            # all that it draws. Workers beside it end with their trial's process only.
             reuse_actors=first.scale.workers == 1,
         ),
         run_config=ray_tune.RunConfig(
             name="ray",
             storage_path=str(folder.absolute()),
             verbose=0,
-            stop=_stopper(progress),
+            stop=_stopper(progress, is_on_ray_train=room.together is None),
             callbacks=[callback(progress)],
             failure_config=ray_tune.FailureConfig(max_failures=first.scale.max_failures),
             # Of pointers; a trial may take over from one that its donor has left behind already.
@@ -175,12 +180,6 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
         ),
     ).fit()
     shutil.rmtree(folder / "ray", ignore_errors=True)
-    known = failures(folder)
-    # A result's own configuration may be that of the trial whose weights were taken over.
-    for trial, result in zip(results._experiment_analysis.trials, results, strict=True):
-        name = name_of(trial)
-        if result.error and name not in known:
-            note_failure(folder / "trials" / name, session.cause(result.error))
 
 
 def starting_points(searched: Space, seed: int, folder: Path) -> list[dict[str, Any]]:
@@ -207,17 +206,25 @@ def _ask_to_stop(folder: Path, progress: Progress) -> None:
             notice.ask_to_stop(trial)
 
 
-def _stopper(progress: Progress) -> Any:
-    """Ends the sweep when all trials have saved, or have had ``STOP_SECONDS`` for it, since it was asked to."""
+def _stopper(progress: Progress, is_on_ray_train: bool) -> Any:
+    """Ends the sweep when all trials have saved, or have had ``STOP_SECONDS`` for it, since it was asked to.
+
+    Tune asks it in every round, also where it waits for room: what a TorchTrainer of a trial that was stopped still
+    has reserved is given back here, as ``session.free_orphans`` says.
+    """
     from ray.tune.stopper import Stopper
 
     class Stop(Stopper):
         since: float | None = None
+        freed = 0.0
 
         def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
             return False
 
         def stop_all(self) -> bool:
+            if is_on_ray_train and time.monotonic() - self.freed > FREE_SECONDS:
+                session.free_orphans()
+                self.freed = time.monotonic()
             if not progress.is_stopping:
                 return False
             self.since = self.since or time.monotonic()

@@ -6,6 +6,7 @@
     nrh bench evaluate                     four minutes on two cores
     nrh bench generate --images train2017 --annotations instances_train2017.json     ten minutes on two cores
     nrh bench sweep                        a quarter of an hour on two cores the first time; its trainings are kept
+    nrh bench trials                       four minutes on two cores
 
 A further bench is a function in ``BENCHES``, which imports its file by itself: ``step`` must run where there is little
 more than PyTorch. What benches share is in ``measure.py``.
@@ -81,6 +82,12 @@ def _sweep(given: Input, say: Say) -> list[Figure]:
     return bench_sweep.bench(say)
 
 
+def _trials(given: Input, say: Say) -> list[Figure]:
+    from nrh_dist.workflows import bench_trials
+
+    return bench_trials.bench(say)
+
+
 BENCHES: dict[str, Callable[[Input, Say], list[Figure]]] = {
     "loader": _loader,
     "step": _step,
@@ -88,6 +95,7 @@ BENCHES: dict[str, Callable[[Input, Say], list[Figure]]] = {
     "evaluate": _evaluate,
     "generate": _generate,
     "sweep": _sweep,
+    "trials": _trials,
 }
 USES = {
     "loader": ("data",),
@@ -96,6 +104,7 @@ USES = {
     "evaluate": (),
     "generate": ("images", "annotations", "count"),
     "sweep": (),
+    "trials": (),
 }  # of Input
 ABOUT = {
     "loader": "the feed from a pack, against decoding files and against webdataset",
@@ -104,6 +113,7 @@ ABOUT = {
     "evaluate": "errors against scikit-image, models together against one by one, two actors against one",
     "generate": "the COCO-Exp generator, against the naive route",
     "sweep": "the epochs that a search needs, against a full random search",
+    "trials": "two workers of each trial beside it, against a TorchTrainer for each",
 }
 
 

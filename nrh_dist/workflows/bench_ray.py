@@ -70,7 +70,7 @@ def bench(say: Say, settings: Settings | None = None) -> list[Figure]:
 
 def images_per_second(command: list[str], run: Path) -> float:
     """The median over the last half of the epochs of a run that ``command`` makes in the folder ``run``."""
-    done = subprocess.run(command, env=_environment(run.parent), capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(run.parent), capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
         raise UserError(f"a run of the bench failed and said: {said}")
@@ -78,7 +78,7 @@ def images_per_second(command: list[str], run: Path) -> float:
     return statistics.median(rates[len(rates) // 2 :])
 
 
-def _environment(folder: Path) -> dict[str, str]:
-    """That of this process, with one thread a worker, a Ray of its own, no GPU and nothing sent anywhere."""
+def environment(folder: Path) -> dict[str, str]:
+    """That of this process, with one thread a worker, its own Ray, no GPU, nothing sent, the cache in ``folder``."""
     kept = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     return kept | ONE_THREAD | {"CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled", "NRH_CACHE": str(folder)}

@@ -113,7 +113,7 @@ def _storage() -> Iterator[Finding]:
 
     cache = cache_dir()
     used = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) / 1e9
-    yield Finding("ok", f"cache of packed data: {cache}, {used:.2f} GB; to clear it: rm -r {cache}")
+    yield Finding("ok", f"cache of packed data and compiled code: {cache}, {used:.2f} GB; to clear it: rm -r {cache}")
     for place, what in ((cache, "the cache"), (Path.cwd(), "this folder")):
         there = next(path for path in (place, *place.parents) if path.exists())
         free = shutil.disk_usage(there).free / 1e9

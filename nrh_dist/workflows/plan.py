@@ -27,7 +27,7 @@ from nrh_dist.launch.schedule import Asha
 from nrh_dist.launch.schedulers import scheduler
 from nrh_dist.launch.space import Space
 from nrh_dist.launch.trial import sweep_dir
-from nrh_dist.launch.tune import room_for
+from nrh_dist.launch.tune import require_startable, room_for
 from nrh_dist.schema import Config
 from nrh_dist.workflows import floors
 from nrh_dist.workflows.measure import peak_memory
@@ -49,11 +49,15 @@ class Cost(NamedTuple):
 
 
 def describe(path: Path, words: Sequence[str], say: Say) -> None:
-    """Print the plan of a sweep and start nothing. ``UserError`` as ``nrh tune`` would raise it for file and words."""
+    """Print the plan of a sweep and start nothing. ``UserError`` as ``nrh tune`` would raise it for file and words.
+
+    The data need not be here: without them only the time is unknown.
+    """
     searched = space.read(path, words)
+    config = searched.config(searched.first)
+    require_startable(config, sweep_dir(searched), say)
     if not session.is_local():
         say("RAY_ADDRESS is set: times are those of this machine, and the cluster is not looked at")
-    config = searched.config(searched.first)
     say(f"{path}: {searched.trials} trials by {searched.search} search, lowest {', '.join(searched.metrics)}")
     for one in searched.dimensions:
         condition = "".join(f", when {key}={value}" for key, value in one.when)
@@ -68,7 +72,9 @@ def describe(path: Path, words: Sequence[str], say: Say) -> None:
     expected = expected_epochs(searched, at_once, config.seed)
     text = f"; about {expected:.0f} expected, if trials keep their rank" if expected else ""
     say(f"epochs: at most {most}, {searched.schedule.max_epochs} a trial{text}")
-    _say_time(config, searched, at_once, expected or most, most, say)
+    costs = measured_costs(searched, config, at_once)
+    _say_costs(config, costs, at_once * config.scale.workers, say)
+    _say_time(config, searched, costs, at_once, expected or most, most, say)
     say(f"sweep folder: {sweep_dir(searched)}")
 
 
@@ -91,27 +97,38 @@ def expected_epochs(searched: Space, concurrent: int, seed: int) -> float | None
     return statistics.fmean(epochs() for _ in range(REHEARSALS))
 
 
-def _say_time(config: Config, searched: Space, at_once: int, expected: float, most: int, say: Say) -> None:
+def measured_costs(searched: Space, config: Config, at_once: int) -> list[Cost]:
+    """Of some of the trials, as many side by side as will train so."""
+    trials = [searched.config(one) for one in searched.assignments(config.seed)[:MEASURED]]
+    beside = 1 if torch.cuda.is_available() else min(at_once * config.scale.workers, os.cpu_count() or 1)
+    return list(ordered_map(measured, trials, beside))
+
+
+def _say_costs(config: Config, costs: Sequence[Cost], processes: int, say: Say) -> None:
+    steps = sorted(one.step * 1000 for one in costs)
+    memory = max(one.memory for one in costs) * processes / 1e9
+    say(
+        f"measured on {len(costs)} of the trials: {steps[0]:.0f} to {steps[-1]:.0f} ms a step of "
+        f"{config.train.batch_size} images on {costs[0].device}; {memory:.1f} GB for all at once"
+    )
+
+
+def _say_time(
+    config: Config, searched: Space, costs: Sequence[Cost], at_once: int, expected: float, most: int, say: Say
+) -> None:
     try:
         counts = _images(config)
     except UserError as error:  # the data may lie on the cluster only
         say(f"time: unknown ({error})")
         return
-    trials = [searched.config(one) for one in searched.assignments(config.seed)[:MEASURED]]
-    beside = 1 if torch.cuda.is_available() else min(at_once * config.scale.workers, os.cpu_count() or 1)
-    costs = list(ordered_map(measured, trials, beside))
     train, val = (math.ceil(count / config.train.batch_size) for count in counts)
     epochs = [(train * one.step + val * one.validation) / config.scale.workers for one in costs]
-    steps = sorted(one.step * 1000 for one in costs)
-    memory = max(one.memory for one in costs) * at_once / 1e9
-    say(
-        f"measured on {len(trials)} of the trials: {steps[0]:.0f} to {steps[-1]:.0f} ms a step of "
-        f"{config.train.batch_size} images on {costs[0].device}, {duration(max(epochs))} at most an epoch of "
-        f"{counts[0]} images; {memory:.1f} GB for all at once"
-    )
     start = RAY_SECONDS + searched.trials * START_SECONDS / at_once
     mean = start + expected * statistics.fmean(epochs) / at_once
-    say(f"time: about {duration(mean)}, at most {duration(start + most * max(epochs) / at_once)}")
+    say(
+        f"time: about {duration(mean)}, at most {duration(start + most * max(epochs) / at_once)}; "
+        f"{duration(max(epochs))} at most an epoch of {counts[0]} images"
+    )
 
 
 def _images(config: Config) -> tuple[int, int]:

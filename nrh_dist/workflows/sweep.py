@@ -3,17 +3,35 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from nrh_dist.engine.notice import Stopped
 from nrh_dist.engine.progress import Say
+from nrh_dist.errors import UserError
 from nrh_dist.launch import space
 from nrh_dist.launch.sweep_copy import copy_of
+from nrh_dist.launch.trial import sweep_dir
 from nrh_dist.launch.tune import tune
 from nrh_dist.report import sweep as report
 
 
 def sweep(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
-    """Run the sweep of a space file to its end and draw it; returns its folder. ``UserError`` as ``tune``."""
-    folder = tune(path, words, resume, say)
-    report.write(folder, say)
-    searched = space.read(path, words)
-    copy_of(searched.config(searched.first).storage, folder).send()
+    """Run the sweep of a space file to its end and draw it; returns its folder. ``UserError`` as ``tune``.
+
+    One that is stopped is drawn as far as it got.
+    """
+    try:
+        folder = tune(path, words, resume, say)
+    except Stopped:
+        try:
+            _draw(path, words, say)
+        except UserError as problem:  # what to do now is told by the other one
+            say(f"no page: {problem}")
+        raise
+    _draw(path, words, say)
     return folder
+
+
+def _draw(path: Path, words: Sequence[str], say: Say) -> None:
+    searched = space.read(path, words)
+    folder = sweep_dir(searched)
+    report.write(folder, say)
+    copy_of(searched.config(searched.first).storage, folder).send()

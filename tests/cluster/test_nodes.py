@@ -149,15 +149,26 @@ def test_trials_whose_workers_no_machine_holds_are_ray_trains(nodes, pack, tmp_p
 
 
 def test_a_sweep_outlives_a_node(nodes, pack, tmp_path):
+    """Its trial goes on elsewhere, from its checkpoint, to the values of a sweep that nothing happened to."""
     cluster, members = nodes
-    folder = tmp_path / "sweep" / "trials"
+    folder, schedule = tmp_path / "sweep" / "trials", "none: {max_epochs: 60}"
 
     def kill():
         wait_for(lambda: len(list(folder.glob("*/metrics.jsonl"))) == 3, "an epoch of each trial")
         cluster.remove_node(members[0], allow_graceful=False)
 
     with meanwhile(kill):
-        rows = swept(tmp_path, pack, "none: {max_epochs: 60}")
+        rows = swept(tmp_path, pack, schedule)
     assert {(row["status"], row["epochs"]) for row in rows} == {("finished", "60")}
     logs = [path.read_text() for path in folder.glob("*/train.log")]
     assert sum("continuing from" in log for log in logs) == 1, "the trial of the lost node, from its checkpoint"
+    undisturbed = swept(tmp_path, pack, schedule, "run.name=undisturbed")
+    assert [timeless(tmp_path / "undisturbed", row) for row in undisturbed] == [
+        timeless(tmp_path / "sweep", row) for row in rows
+    ]
+
+
+def timeless(sweep, row):
+    """All that a trial is and reached, but for what the clock says."""
+    lines = read_lines(sweep / row["folder"] / "metrics.jsonl")
+    return row, [{key: line[key] for key in line if key not in ("images_per_s", "time_s")} for line in lines]

@@ -114,6 +114,23 @@ def test_features_are_those_of_the_encoder_that_goes_on(tmp_path, pack, monkeypa
         assert torch.equal(value, weights_of(cut)[key]), key
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_metric_that_is_not_finite_ends_the_run_without_a_checkpoint(tmp_path, pack, monkeypatch, value):
+    """Losses and gradients were: only the validation overflows. Neither JSON nor Ray's schedulers could take it."""
+    validate = fit.Fit._validate
+
+    def overflowing(self):
+        return validate(self) | ({"val/mse": value} if self.state.epoch == 1 else {})
+
+    monkeypatch.setattr(fit.Fit, "_validate", overflowing)
+    one = configured(tmp_path, "r", "model.name=dih_nm")
+    with pytest.raises(UserError, match=rf"val/mse is {value} at epoch 2, .* optim\.lr=0\.001: try a lower optim\.lr"):
+        train(one, pack)
+    folder = config.run_dir(one)
+    assert checkpoint.read_meta(checkpoint.newest(folder).path)["epoch"] == 1
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
+
+
 def test_best_is_the_lowest_validation_loss_and_is_kept(tmp_path, pack):
     folder, rows = train(
         configured(tmp_path, "r", "model.name=dih_nm", "train.keep_checkpoints=1", "optim.lr=0.03"), pack

@@ -12,7 +12,7 @@ from ranks import run_ranks
 
 from nrh_dist import config
 from nrh_dist.data.feed import gather
-from nrh_dist.data.pack import open_pack
+from nrh_dist.data.pack import cache_dir, open_pack
 from nrh_dist.engine import checkpoint, run, speed
 from nrh_dist.engine.assemble import new_model
 from nrh_dist.engine.dist import Place, sum_over_ranks
@@ -264,6 +264,23 @@ def test_full_training_batches_are_compiled_and_a_failure_changes_nothing(pack, 
     assert all(torch.equal(state[key], own_state[key]) for key in state)  # BatchNorm's statistics too
 
 
+@pytest.mark.parametrize("given", ["", "elsewhere"])
+def test_compiled_code_is_kept_in_the_cache(pack, monkeypatch, given):
+    """Where the next trial of a sweep finds it, whichever process of the machine trains it."""
+    told, seen = Told("never"), []
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", given)
+    if not given:
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+
+    def compile(forward, **more):
+        seen.append(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+        return told.compile(forward, **more)
+
+    monkeypatch.setattr(torch, "compile", compile)
+    train(configured("dih_nm", *OFF, "speed.compile=default"), pack)
+    assert seen == [given or str(cache_dir() / "compiled")]
+
+
 COMPILED = """
 import sys, torch
 sys.path[:0] = {paths!r}
@@ -286,9 +303,10 @@ def run_compiled(pack, tmp_path, model, **environment):
     """The lines of a fresh process by their first word, with a fresh cache of compiled code."""
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     code = COMPILED.format(paths=paths, root=str(pack.root), model=model)
-    fresh = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor"), "OMP_NUM_THREADS": "1"}
+    inherited = {key: value for key, value in os.environ.items() if key != "TORCHINDUCTOR_CACHE_DIR"}
+    fresh = {"NRH_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **fresh, **environment}, capture_output=True, text=True
+        [sys.executable, "-c", code], env={**inherited, **fresh, **environment}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     return dict(line.split(" ", 1) for line in done.stdout.splitlines())
@@ -309,6 +327,7 @@ def test_compiled_steps_equal_eager_ones(pack, tmp_path, model):
     found = run_compiled(pack, tmp_path, model)
     assert found["said"] == "0"
     assert int(found["graphs"]) > 0
+    assert list((tmp_path / "cache" / "compiled").rglob("*.so"))
     first, second, *others = map(float, found["losses"].split())
     assert first < 1e-6 and second < 1e-5 and max(others) < 1e-3
     assert float(found["gradient"]) < 1e-4

@@ -7,6 +7,7 @@ import time
 import pytest
 from tracked import epochs, wait_for_the_end, wandb_folders
 
+from nrh_dist.engine import wandb_process
 from nrh_dist.engine.wandb_run import WandbRun
 
 ROW = {"epoch": 1, "step": 3, "val/mse": 4.0}
@@ -53,6 +54,7 @@ def test_a_worker_that_is_killed_at_once_with_its_children_loses_nothing(tmp_pat
     code = f"""
 import os, signal
 from pathlib import Path
+from nrh_dist.engine import wandb_process
 from nrh_dist.engine.wandb_run import WandbRun
 run = WandbRun(Path({str(tmp_path)!r}), {{"mode": "offline", "project": "p", "id": "r-1"}}, 8.0, print)
 run.tell("log", row={ROW!r}, pictures=[])
@@ -65,6 +67,23 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == -signal.SIGKILL
     wait_for_the_end(f"HOME={tmp_path}")
     assert epochs(wandb_folders(tmp_path)[0]) == [1]
+
+
+def test_a_kill_of_the_process_itself_loses_a_second_at_most(tmp_path, said):
+    """As where the machine goes. By itself the SDK would write every 15 s only."""
+    run = begin(tmp_path, "offline", said)
+    deadline = time.monotonic() + 60
+    while not run._is_gone() and run._about() != wandb_process.TAKEN:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    run.tell("log", row=ROW, pictures=[])
+    run.tell("log", row={**ROW, "epoch": 2}, pictures=[])
+    time.sleep(4)
+    os.killpg(run._process.pid, signal.SIGKILL)
+    (folder,) = wandb_folders(tmp_path)
+    assert epochs(folder) == [1, 2]
+    run.finish()
+    assert said == ["W&B failed (no answer in time): nothing more is tracked"]
 
 
 def test_the_end_is_bounded_by_the_clock_and_an_offline_run_ends_by_itself(tmp_path, monkeypatch, said):

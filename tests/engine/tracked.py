@@ -13,14 +13,19 @@ from nrh_dist.engine import checkpoint, select, track
 
 EPOCHS = 3
 KEY = "0f1e2d3c4b" * 4
-# Tells how long the tracker held the training. Waits after the first epoch until W&B had its say, so that the run is
-# under way when a fault comes; is killed after an epoch, as by a machine that goes down, where one is named.
+# Tells how long the tracker held the training: to open, to log a row, to end. Waits after the first epoch until W&B had
+# its say, so that the run is under way when a fault comes; is killed after an epoch, as by a machine that goes down,
+# where one is named.
 SCRIPT = """
 import os, signal, sys, time
 from nrh_dist.engine import run, track
 
 class Timed(track.WandbTracker):
-    held = 0.0
+    held = opening = 0.0
+    def __init__(self, *given):
+        started = time.monotonic()
+        super().__init__(*given)
+        Timed.opening = time.monotonic() - started
     def log(self, row, draw):
         started = time.monotonic()
         super().log(row, draw)
@@ -33,7 +38,7 @@ class Timed(track.WandbTracker):
     def finish(self):
         started = time.monotonic()
         super().finish()
-        print("TIMES", Timed.held, time.monotonic() - started)
+        print("TIMES", Timed.opening, Timed.held, time.monotonic() - started)
 
 track.WandbTracker = Timed
 run.main(sys.argv[3:])
@@ -43,6 +48,7 @@ run.main(sys.argv[3:])
 class Trained(NamedTuple):
     folder: Path
     output: str
+    opening: float  # seconds
     held: float  # seconds, the longest log of a row
     finish: float  # seconds
 
@@ -61,8 +67,8 @@ def train(pack, root, mode, *words, url="", breaks_at="init", killed_after=0) ->
     command = [sys.executable, "-c", SCRIPT, breaks_at, str(killed_after), *given]
     done = subprocess.run(command, env=environment(root, url), capture_output=True, text=True, timeout=300)
     assert done.returncode == (-9 if killed_after else 0), done.stderr
-    times = re.search(r"TIMES (\S+) (\S+)", done.stdout)
-    return Trained(root / "r", done.stdout, *(map(float, times.groups()) if times else (0.0, 0.0)))
+    times = re.search(r"TIMES (\S+) (\S+) (\S+)", done.stdout)
+    return Trained(root / "r", done.stdout, *(map(float, times.groups()) if times else (0.0, 0.0, 0.0)))
 
 
 def environment(home: Path, url: str = "") -> dict[str, str]:

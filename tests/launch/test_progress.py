@@ -1,6 +1,7 @@
 import io
 import pickle
 import threading
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -89,3 +90,21 @@ def test_what_the_scheduler_ends_is_noted_and_what_a_stop_ends_is_not(sweep, tmp
         told.on_trial_complete(0, [trial], trial)
         assert trials.is_stopped(tmp_path / "trials" / trials.life_name(index)) != is_stopping
     assert (tmp_path / trials.TABLE).exists()
+
+
+def test_why_a_trial_failed_is_noted_and_said_at_once(sweep, tmp_path):
+    """Of one that died, by Ray's error; one that ended by itself has noted it better."""
+    progress, said = sweep
+    for index, noted in ((0, ""), (1, "diverged: try a lower optim.lr")):
+        told, trial = tell(progress, {}, index, 1, 5.0, "ERROR")
+        folder = tmp_path / "trials" / trials.life_name(index)
+        trials.note(folder, trial.config["trial"], {})
+        if noted:
+            trials.note_failure(folder, noted)
+        trial.error_file = str(tmp_path / "error.txt")
+        Path(trial.error_file).write_text("Failure # 1\nno memory\nFailure # 2\nIt died.\nIts process was killed.\n")
+        told.on_trial_error(0, [trial], trial)
+        reason = noted or "Its process was killed."
+        assert trials.failures(tmp_path)[folder.name] == reason
+        assert said[-1] == f"{folder.name} failed ({reason}); the sweep goes on"
+        assert reason in (tmp_path / trials.TABLE).read_text()

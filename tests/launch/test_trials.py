@@ -7,6 +7,7 @@ from nrh_dist.engine import track
 from nrh_dist.engine.files import write_json, write_lines
 from nrh_dist.errors import UserError
 from nrh_dist.launch import space, trials
+from nrh_dist.launch.trial import config_of
 from nrh_dist.launch.tune import _choose, _identity
 from nrh_dist.report import sweep_collect
 
@@ -50,6 +51,21 @@ def test_the_table(sweep):
     assert [row["val/mse"] for row in rows] == ["7.0", "8.0", "6.0", "6.0", "", ""]
     assert [row["epochs"] for row in rows] == ["3", "1", "2", "1", "0", "0"]
     assert [row["loss.name"] for row in rows] == ["mse", "", "mse", "", "", ""], "where its condition holds"
+
+
+def test_trials_of_a_sweep_are_one_group_of_runs_with_folders_of_their_own(tmp_path):
+    """W&B gets the group, and an id that is a function of the folder."""
+    (tmp_path / "space.yaml").write_text(SPACE)
+    searched = space.read(tmp_path / "space.yaml", [f"run.root={tmp_path}", "run.name=night"])
+    assignment = {"optim.lr": 0.002, "loss.name": "mse"}
+    lives = [{"index": index, "life": life, "assignment": assignment} for index in (0, 1) for life in (1, 2)]
+    found = [config_of(searched, one) for one in lives]
+    assert {one.track.group for one in found} == {"night"}
+    assert len({track.stable_id(configuration.run_dir(one)) for one in found}) == 4
+    folders = [tmp_path / "night" / "trials" / name for name in ("t0000", "t0000-2", "t0001", "t0001-2")]
+    assert [configuration.run_dir(one) for one in found] == folders
+    own = space.read(tmp_path / "space.yaml", ["track.group=mine"])
+    assert config_of(own, lives[0]).track.group == "mine"
 
 
 def test_the_report_tells_the_same(sweep, tmp_path):

@@ -1,7 +1,13 @@
 import csv
+import re
+import time
+from contextlib import suppress
+from unittest.mock import Mock
 
+import psutil
 import pytest
 from packs import write_small_pack
+from test_faults import meanwhile, wait_for
 
 from nrh_dist import config
 from nrh_dist.data.pack import cache_dir
@@ -9,7 +15,9 @@ from nrh_dist.engine import checkpoint, select
 from nrh_dist.engine.files import read_lines
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session, trials
-from nrh_dist.launch.tune import HEAD, HELPER, room_for, tune
+from nrh_dist.launch.progress import Progress
+from nrh_dist.launch.tune import HEAD, HELPER, _stopper, room_for, tune
+from nrh_dist.workflows import plan
 
 SPACE = """\
 metric: val/mse
@@ -43,11 +51,32 @@ def kept_features():
     return {path.name for path in cache_dir().glob("features-*")}
 
 
-def test_random_search_with_asha(ray_session, tmp_path, pack):
+def trained_epochs(folder):
+    """How many epochs were trained in a sweep in all, counting those that were trained again."""
+    logs = [log.read_text() for log in folder.glob("trials/*/train.log")]
+    return sum(len(re.findall(r"^epoch \d+ of \d+:", log, re.M)) for log in logs)
+
+
+@pytest.fixture
+def most_epochs(monkeypatch):
+    """What the dry run says of a sweep, which is not measured here."""
+    monkeypatch.setattr(plan, "measured_costs", lambda *_: [plan.Cost(1.0, 1.0, 1e9, "cpu")])
+
+    def told(path, words):
+        said = []
+        plan.describe(path, words, said.append)
+        (line,) = [line for line in said if line.startswith("epochs: ")]
+        return int(re.match(r"epochs: at most (\d+), ", line)[1])
+
+    return told
+
+
+def test_random_search_with_asha(ray_session, tmp_path, pack, most_epochs):
     kept = kept_features()
     words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep"]
     said = []
     folder = tune(space_file(tmp_path), words, False, said.append)
+    assert trained_epochs(folder) <= most_epochs(space_file(tmp_path), words) == 12
     rows = table(folder)
     assert [row["trial"] for row in rows] == ["t0000", "t0001", "t0002", "t0003"]
     assert set(rows[0]) == {
@@ -107,17 +136,22 @@ def rows_of(folder):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "count"),
-    [("hyperband: {max_epochs: 4, reduction_factor: 2}", 7), ("median: {max_epochs: 4, min_trials: 1}", 4)],
+    ("schedule", "count", "workers"),
+    [
+        ("hyperband: {max_epochs: 4, reduction_factor: 2}", 7, 1),
+        ("median: {max_epochs: 4, min_trials: 1}", 4, 1),
+        pytest.param("hyperband: {max_epochs: 4, reduction_factor: 2}", 7, 2, marks=pytest.mark.slow),
+    ],
 )
-def test_other_schedulers(ray_session, tmp_path, pack, schedule, count):
+def test_other_schedulers(ray_session, tmp_path, pack, most_epochs, schedule, count, workers):
     """HyperBand pauses trials on the way: each goes on where it was, and no epoch is trained twice."""
     text = SPACE.replace("asha: {max_epochs: 3, grace_epochs: 1, reduction_factor: 2}", schedule)
     text = text.replace("trials: 4", f"trials: {count}").replace("ptc_att_dih", "dih_nm")
     text = "".join(line for line in text.splitlines(True) if "fusion" not in line and "freeze" not in line)
-    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep"]
+    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep", f"scale.workers={workers}"]
     said = []
     rows = table(tune(space_file(tmp_path, text), words, False, said.append))
+    assert trained_epochs(tmp_path / "sweep") <= most_epochs(space_file(tmp_path, text), words) == 4 * count
     assert {row["status"] for row in rows} == {"finished", "stopped early"}
     told = [line.split(",")[0] for line in said if ": epoch " in line]
     assert len(told) == len(set(told)) == sum(int(row["epochs"]) for row in rows)
@@ -126,6 +160,7 @@ def test_other_schedulers(ray_session, tmp_path, pack, schedule, count):
         assert epochs == list(range(1, int(row["epochs"]) + 1))
         logged = (tmp_path / "sweep" / row["folder"] / "train.log").read_text()
         assert all(logged.count(f"epoch {epoch} of 4:") == 1 for epoch in epochs)
+    assert trained_epochs(tmp_path / "sweep") == len(told), "none that Tune does not know of"
 
 
 POPULATION = """\
@@ -138,25 +173,23 @@ space:
 """
 
 
-def test_population_based_training(ray_session, tmp_path, pack):
-    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep"]
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_population_based_training(ray_session, tmp_path, pack, most_epochs, workers):
+    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep", f"scale.workers={workers}"]
     folder = tune(space_file(tmp_path, POPULATION), words, False, print)
     rows = table(folder)
     assert [row["trial"].split("-")[0] for row in rows] == ["t0000", "t0001", "t0002", "t0003"]
     assert {(row["status"], row["epochs"]) for row in rows} == {("finished", "6")}
     later = [one for one in sorted((folder / "trials").iterdir()) if "-" in one.name]
     assert len(later) == 4, "two exchanges of two trials"
-    trained = 0
     for one in (folder / "trials").iterdir():
         told, own = trials.noted(one), rows_of(one)
-        first = 1
         if origin := told["from"]:
-            first = origin["epoch"] + 1
             assert own[: origin["epoch"]] == rows_of(folder / "trials" / origin["trial"])[: origin["epoch"]]
             assert own[-1]["lr"] == told["assignment"]["optim.lr"] != own[0]["lr"]
         assert [row["epoch"] for row in own] == list(range(1, len(own) + 1))
-        trained += len(own) - first + 1
-    assert trained == 24, "as many epochs as without exchange"
+    most = most_epochs(space_file(tmp_path, POPULATION), words)
+    assert trained_epochs(folder) == most == 24, "as many epochs as without exchange"
     best = select.read_best(folder)
     assert best["value"] == min(row["val/mse"] for one in (folder / "trials").iterdir() for row in rows_of(one))
 
@@ -169,6 +202,76 @@ def test_a_population_goes_on_without_those_that_failed(ray_session, tmp_path, p
     rows = table(tune(space_file(tmp_path, text), words, False, print))
     assert {row["status"] for row in rows} == {"finished", "failed"}
     assert {row["epochs"] for row in rows if row["status"] == "finished"} == {"6"}
+
+
+TWINS = """\
+metric: val/mse
+trials: 4
+scheduler: {none: {max_epochs: 2}}
+base: {preset: tiny, model.name: ptc_att_dih, model.width: 0.1, model.freeze: none, data.val_fraction: 0.3}
+space:
+  optim.lr: {choice: [0.001]}
+"""
+
+
+def test_a_process_that_has_trained_another_trial_before_gives_the_same(
+    ray_session, tmp_path, pack, monkeypatch, most_epochs
+):
+    """Two processes for four equal trials: rows to the bit, dropout included."""
+    processes = {}
+
+    def on_result(progress, every, trial, result, told=Progress.on_result):
+        processes[trials.name_of(trial)] = result["pid"]
+        told(progress, every, trial, result)
+
+    monkeypatch.setattr(Progress, "on_result", on_result)
+    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep"]
+    folder = tune(space_file(tmp_path, TWINS), words, False, print)
+    assert len(processes) == 4 and len({*processes.values()}) == 2
+    first, *others = [timeless(folder / row["folder"]) for row in table(folder)]
+    assert len(first) == 2 and others == [first] * 3
+    assert trained_epochs(folder) == most_epochs(space_file(tmp_path, TWINS), words)
+
+
+def timeless(trial):
+    """The rows of a trial without what the clock says."""
+    return [{key: row[key] for key in row if key not in ("images_per_s", "time_s")} for row in rows_of(trial)]
+
+
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_a_trial_whose_process_is_killed(ray_session, tmp_path, pack, restarts):
+    """Where it may be started again it goes on; else it has failed, which is told at once, and the others finish."""
+    text = TWINS.replace("trials: 4", "trials: 3").replace("max_epochs: 2", "max_epochs: 30")
+    words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep", f"scale.max_failures={restarts}"]
+    first = tmp_path / "sweep" / "trials" / "t0000"
+
+    def kill():
+        wait_for(lambda: len(rows_of(first)) >= 2, "two epochs of a trial")
+        (process,) = processes_of(first)
+        process.kill()
+
+    said = []
+    with meanwhile(kill):
+        rows = table(tune(space_file(tmp_path, text), words, False, said.append))
+    log = (first / "train.log").read_text()
+    if restarts:
+        assert {(row["status"], row["epochs"]) for row in rows} == {("finished", "30")}
+        assert "continuing from" in log and timeless(first) == timeless(first.with_name("t0001"))
+        return
+    assert [row["status"] for row in rows] == ["failed", "finished", "finished"]
+    assert "died" in rows[0]["reason"] and "\n" not in rows[0]["reason"] and "continuing from" not in log
+    told = said.index(f"t0000 failed ({rows[0]['reason']}); the sweep goes on")
+    assert any(line.startswith("t0002: epoch") for line in said[told:]), "at once, not at the end of the sweep"
+
+
+def processes_of(trial):
+    """The processes that write the log of a trial."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if any(file.path == str(trial / "train.log") for file in process.open_files()):
+                found.append(process)
+    return found
 
 
 def test_several_objectives(ray_session, tmp_path, pack):
@@ -223,14 +326,31 @@ def test_no_more_trials_start_than_there_is_room_for(monkeypatch, machines, word
 
 
 @pytest.mark.slow
-def test_the_only_trial_at_a_time_leaves_room_for_ray_trains_helper(ray_session, monkeypatch, tmp_path, pack):
+def test_trials_on_ray_train_one_at_a_time(ray_session, monkeypatch, tmp_path, pack):
+    """There is room for Ray Train's helper, and what those reserved that are stopped early is free for the next."""
     monkeypatch.setattr(session, "one_machine_has", lambda *_: False)
-    text = SPACE.replace("trials: 4", "trials: 2").replace(
-        "asha: {max_epochs: 3, grace_epochs: 1, reduction_factor: 2}", "none: {max_epochs: 1}"
+    text = SPACE.replace("trials: 4", "search: grid").replace(
+        "loguniform: [0.0001, 0.01]", "choice: [0.003, 0.0000001, 0.0000001]"
     )
+    text = "".join(line for line in text.splitlines(True) if "fusion" not in line and "freeze" not in line)
     words = [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=sweep", "scale.workers=2"]
     rows = table(tune(space_file(tmp_path, text), words, False, print))
-    assert [row["status"] for row in rows] == ["finished"] * 2
+    assert [(row["status"], row["epochs"]) for row in rows] == [("finished", "3"), *[("stopped early", "1")] * 2]
+    assert trained_epochs(tmp_path / "sweep") == 5, "none after the one that Tune stopped them at"
+
+
+def test_what_stopped_trials_reserved_is_given_back_again_and_again(monkeypatch):
+    """While a sweep waits for it no other trial starts, which would do it."""
+    freed = []
+    monkeypatch.setattr(session, "free_orphans", lambda: freed.append(1))
+    monkeypatch.setattr("nrh_dist.launch.tune.FREE_SECONDS", 0.05)
+    progress = Mock(is_stopping=False)
+    for is_on_ray_train in (False, True):
+        stopper = _stopper(progress, is_on_ray_train)
+        for _ in range(3):
+            assert not stopper.stop_all() and not stopper.stop_all()
+            time.sleep(0.06)
+        assert len(freed) == 3 * is_on_ray_train
 
 
 def test_trials_keep_their_workers(tmp_path, pack):

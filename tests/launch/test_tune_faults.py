@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from typing import NamedTuple
 
 import pytest
 from packs import write_small_pack
 
-from nrh_dist.engine import checkpoint
+from nrh_dist import config
+from nrh_dist.engine import checkpoint, rundir
 from nrh_dist.engine.files import read_lines
 from nrh_dist.launch import trials
 
@@ -27,6 +29,23 @@ space:
   optim.lr: {loguniform: [0.0001, 0.01]}
 """
 MODELS = {"ptc_att_dih": "ptc_att_dih", "gated": "gated, loss.gate: 1.0, loss.harm: 1.0"}
+NRH = ("-m", "nrh_dist")
+# As where no machine has room for all workers of a trial.
+ON_RAY_TRAIN = (
+    "-c",
+    "from nrh_dist import cli; from nrh_dist.launch import session\n"
+    "session.one_machine_has = lambda *_: False; cli.main()",
+)
+# Who trains a trial: program, workers, trials of the sweep. Ray Train takes 20 s to start each.
+BACKENDS = {"its own process": (NRH, 1, 12), "processes beside it": (NRH, 2, 3), "Ray Train": (ON_RAY_TRAIN, 2, 3)}
+
+
+class Killed(NamedTuple):
+    """A sweep when it was killed, by name of the trial: the file of rows of those that were finished, and the number
+    of rows of the others that had begun."""
+
+    finished: dict[str, bytes]
+    running: dict[str, int]
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +53,11 @@ def pack(tmp_path_factory):
     return write_small_pack(tmp_path_factory.mktemp("sweeps"), train=24)
 
 
-def command(tmp_path, pack, text, name, *words):
+def command(tmp_path, pack, text, name, *words, program=NRH):
     path = tmp_path / "space.yaml"
     path.write_text(text)
     common = [f"data.pack={pack.root}", f"run.root={tmp_path}", f"run.name={name}", *words]
-    return [sys.executable, "-m", "nrh_dist", "tune", str(path), *common]
+    return [sys.executable, *program, "tune", str(path), *common]
 
 
 def table(folder):
@@ -69,6 +88,10 @@ def killed(words, folder, count):
     finally:
         process.kill()
         process.communicate()
+    begun = {path.parent: path.parent / "metrics.jsonl" for path in folder.glob("trials/t*/config.yaml")}
+    done = {trial for trial in begun if rundir.is_finished(trial, config.load(trial / "config.yaml"))}
+    running = {trial.name: len(read_lines(rows)) for trial, rows in begun.items() if trial not in done}
+    return Killed({trial.name: begun[trial].read_bytes() for trial in done}, running)
 
 
 def finished(words):
@@ -88,25 +111,37 @@ def reached(folder):
     return rows
 
 
+def require_continued(folder, kills):
+    """What was finished at a kill stayed as it was, and no epoch was trained again that had a row then."""
+    logs = {path.name: (path / "train.log").read_text() for path in (folder / "trials").iterdir()}
+    times = {name: [log.count(f"epoch {epoch} of 6:") for epoch in range(1, 7)] for name, log in logs.items()}
+    for kill in kills:
+        for name, rows in kill.finished.items():
+            assert (folder / "trials" / name / "metrics.jsonl").read_bytes() == rows, name
+        for name, reached in kill.running.items():
+            assert max(times[name][:reached], default=0) <= 1, (name, reached, times[name])
+    most = 6 * len(logs) + sum(len(kill.running) for kill in kills)
+    assert sum(map(sum, times.values())) <= most, times
+    assert any("continuing from" in log for log in logs.values())
+
+
 @pytest.mark.parametrize("model", sorted(MODELS))
-@pytest.mark.parametrize("workers", [1, 2])
-def test_killed_twice_and_resumed_is_as_undisturbed(tmp_path, pack, model, workers):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_killed_twice_and_resumed_is_as_undisturbed(tmp_path, pack, model, backend):
     """SIGKILL of the driver; same configurations and, without early stopping, the same values to the last bit."""
-    text = SPACE.replace("MODEL", MODELS[model])
-    if workers == 2:
-        text = text.replace("trials: 12", "trials: 3")  # 20 s each to start
-    more = f"scale.workers={workers}"
-    words = command(tmp_path, pack, text, "disturbed", more)
+    program, workers, count = BACKENDS[backend]
+    text = SPACE.replace("MODEL", MODELS[model]).replace("trials: 12", f"trials: {count}")
+    words = command(tmp_path, pack, text, "disturbed", f"scale.workers={workers}", program=program)
     folder = tmp_path / "disturbed"
-    total = 72 if workers == 1 else 18
-    killed(words, folder, total // 4)
-    killed([*words, "--resume"], folder, total // 2)
+    kills = [killed(words, folder, 6 * count // 4), killed([*words, "--resume"], folder, 6 * count // 2)]
     finished([*words, "--resume"])
-    finished(command(tmp_path, pack, text, "undisturbed", more))
+    finished(command(tmp_path, pack, text, "undisturbed", f"scale.workers={workers}", program=program))
     there = reached(tmp_path / "undisturbed")
     assert reached(folder) == there
-    assert len(there) == (12 if workers == 1 else 3)
-    assert {status for _, status, _ in there.values()} == {"finished"}
+    assert len(there) == count and {status for _, status, _ in there.values()} == {"finished"}
+    require_continued(folder, kills)
+    logs = [(folder / "trials" / name / "train.log").read_text() for name in there]
+    assert {"train on CPUs" in log for log in logs} == {backend == "Ray Train"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "term"])
@@ -127,6 +162,7 @@ def test_a_stop_lets_the_trials_save_and_says_how_to_go_on(tmp_path, pack, numbe
     assert last.startswith("nrh: stopped, as asked") and last.endswith("--resume"), said
     rows = table(tmp_path / "sweep")
     assert {row["status"] for row in rows} == {"running", "waiting"}
+    assert {"index.html", "study.db", "figures"} <= {path.name for path in (tmp_path / "sweep").iterdir()}
     for path in running:
         assert checkpoint.newest(path).path.name > before[path], "saved at the very step"
     said = finished([*words, "--resume"])

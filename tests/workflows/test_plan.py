@@ -1,9 +1,13 @@
+import re
+
 import pytest
 from packs import write_small_pack, write_tree
 
 from nrh_dist.errors import UserError
 from nrh_dist.launch import space
-from nrh_dist.workflows.plan import describe, expected_epochs
+from nrh_dist.launch.tune import tune
+from nrh_dist.workflows import plan as module
+from nrh_dist.workflows.plan import Cost, describe, expected_epochs
 
 SPACE = """\
 metric: val/mse
@@ -28,10 +32,20 @@ def plan(tmp_path, *words, text=SPACE):
     return "\n".join(said)
 
 
-def test_without_data(tmp_path):
+@pytest.fixture
+def costs(monkeypatch):
+    """Known ones, which cost nothing."""
+    monkeypatch.setattr(module, "measured_costs", lambda *_: [Cost(0.1, 0.1, 1e9, "cpu"), Cost(0.2, 0.1, 2e9, "cpu")])
+
+
+def test_without_data(tmp_path, costs):
+    """Only the time is unknown."""
     text = plan(tmp_path)
     assert "27 trials" in text and "at most 243 epochs" not in text and "at most 243, 9 a trial" in text
     assert "1 CPU" in text and "time: unknown (no data: give data.root=FOLDER" in text
+    assert "100 to 200 ms a step of 16 images on cpu" in text
+    at_once = int(re.search(r"; (\d+) at once", text)[1])
+    assert f"{2 * at_once}.0 GB for all at once" in text
     assert "time: unknown (no data folder at /nowhere" in plan(tmp_path, "data.root=/nowhere")
     assert [path.name for path in tmp_path.iterdir()] == ["space.yaml"], "nothing is started"
 
@@ -55,6 +69,19 @@ def test_expected_epochs_lie_between_the_first_rung_and_all(tmp_path):
     assert expected_epochs(full, 1, 0) is None
 
 
-def test_mistakes_are_those_of_the_sweep(tmp_path):
-    with pytest.raises(UserError, match="is searched here"):
-        plan(tmp_path, "optim.lr=1")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["optim.lr=1"], r"optim\.lr is searched here"),
+        (["scale.workers=2", "scale.min_workers=1"], r"scale\.min_workers=1: the trials of a sweep keep their workers"),
+        (["scale.workers=9999"], r"9999 workers need .* ask for fewer"),
+        (["model.detector_weights=/nowhere"], r"model\.detector_weights=/nowhere: "),
+        (["run.name=taken"], r"taken is the folder of a run"),
+    ],
+)
+def test_mistakes_are_those_of_the_sweep(tmp_path, words, said):
+    (tmp_path / "runs" / "taken").mkdir(parents=True)
+    (tmp_path / "runs" / "taken" / "config.yaml").touch()
+    for start in (lambda *given: describe(*given, print), lambda *given: tune(*given, False, print)):
+        with pytest.raises(UserError, match=said):
+            start(space_file(tmp_path), [f"run.root={tmp_path / 'runs'}", *words])
