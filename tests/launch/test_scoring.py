@@ -142,3 +142,13 @@ def test_csv_files_are_utf_8_whatever_the_locale(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(io, "text_encoding", lambda encoding, *_: encoding or "latin-1")
     scoring.write_csv(tmp_path / "a.csv", ["name"], [{"name": "größe"}])
     assert (tmp_path / "a.csv").read_bytes() == "name\ngröße\n".encode()
+
+
+@pytest.mark.parametrize("actors", [1, 2, 7])
+@pytest.mark.parametrize("count", [0, 1, 3, 32, 64, 625])
+def test_items_of_work_get_shorter_towards_the_end(count: int, actors: int) -> None:
+    items = scoring.items_of(range(100, 100 + count), actors)
+    assert [chunk for item in items for chunk in item] == list(range(100, 100 + count))
+    lengths = [len(item) for item in items]
+    assert lengths == sorted(lengths, reverse=True) and all(1 <= length <= 8 for length in lengths)
+    assert lengths[-2 * actors :] == [1] * min(count, 2 * actors), "what is in flight at the end"
