@@ -76,6 +76,7 @@ def evaluate(words: Sequence[str], data: Path, out: Path, options: Options, say:
             "data": str(data),
             "split": options.annotations.stem if options.annotations else options.split,
             "pack": pack.digest,
+            **scoring.left_out(pack, say),
             "checkpoints": [scoring.described(entry) for entry in found if entry.path],
         }
         if is_of_detectors:

@@ -30,6 +30,7 @@ from nrh_dist.launch.pool import Pool
 DEFAULT_SIZE = 256
 MOST_BATCHES = 8  # in an item of work
 ITEMS = 8  # an actor should get of those that are left, so that the last ones end together
+MOST_NAMES = 20  # of samples that were left out, in a summary
 OWN = {"per_image.csv", "thresholds.csv", "offsets.csv", "summary.json", "provenance.json", "strips"}
 WANDB = "wandb"  # what nrh track evaluation made, perhaps not sent yet: it outlives a new evaluation
 
@@ -229,6 +230,16 @@ def counts_by_dataset(pack: Pack, rows: np.ndarray) -> dict[str, int]:
     """How many of ``rows`` each sub-set has, in order of appearance."""
     datasets = [pack.datasets[row] for row in rows]
     return {name: datasets.count(name) for name in dict.fromkeys(datasets)}
+
+
+def left_out(pack: Pack, say: Say) -> dict[str, Any]:
+    """``left_out`` for a summary.json, and said: what the pack lacks, of whatever list, since files were bad."""
+    if not pack.skipped:
+        return {}
+    names = [name for name, _ in pack.skipped]
+    name, reason = pack.skipped[0]
+    say(f"{len(names)} samples of the data are left out, whose files cannot be used; the first is {name}, for {reason}")
+    return {"left_out": {"count": len(names), "names": names[:MOST_NAMES]}}
 
 
 def described(entry: Entry) -> dict[str, Any]:

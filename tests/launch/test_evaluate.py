@@ -16,9 +16,10 @@ from evaluated import content
 from packs import write_tree
 
 from nrh_dist import config, metrics
+from nrh_dist.cli import main
 from nrh_dist.data import coco_exp
 from nrh_dist.data.layouts import Source
-from nrh_dist.data.pack import cached_pack
+from nrh_dist.data.pack import cached_pack, listed, write_pack
 from nrh_dist.data.synthetic import write_sample
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.run import run
@@ -27,6 +28,7 @@ from nrh_dist.errors import UserError
 from nrh_dist.launch import strips
 from nrh_dist.launch.evaluate import FIRST, Options, evaluate
 from nrh_dist.launch.scoring import gpu_share
+from nrh_dist.report.html import write as write_report
 from nrh_dist.workflows.coco_exp import make
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -228,6 +230,34 @@ def test_missing_lpips_weights_leave_the_column_empty_and_say_so(undisturbed, mo
         pytest.skip("the backbone file is here")
     assert "alexnet-owt-7be5be79.pth" in summary["lpips"]
     assert all(model["lpips"] is None for model in summary["models"])
+
+
+def test_samples_that_the_pack_lacks_are_told(tmp_path):
+    """Of both lists: a pack does not say of which they were."""
+    root, said = write_tree(tmp_path / "tree", train=4, test=12), []
+    (root / "Sample" / "composite_images" / "s2_1_1.png").write_bytes(b"no picture")
+    (root / "Sample" / "masks" / "s5_0.png").unlink()
+    source = Source(root)
+    pack = write_pack(listed(source, 2), tmp_path / "pack", 64, 1, lambda _: None, 2)
+    out = evaluate(["identity"], pack.root, tmp_path / "e", Options(), said.append)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["left_out"] == {"count": 2, "names": [name for name, _ in pack.skipped]}
+    assert sorted(summary["left_out"]["names"]) == ["Sample/s2_1_1", "Sample/s5_0_1"]
+    assert summary["datasets"] == {"Sample": 10}
+    assert [line for line in said if line.startswith("2 samples of the data are left out")]
+    page = write_report([out], tmp_path / "report").read_text()
+    assert "2 samples of the data, whose files cannot be used, are in no number: Sample/s2_1_1, Sample/s5_0_1." in page
+
+
+def test_a_root_that_lacks_a_real_photo_is_refused_in_one_line(tmp_path, capfd):
+    root = write_tree(tmp_path / "tree", train=4, test=12)
+    (root / "Sample" / "real_images" / "s3.png").unlink()
+    with pytest.raises(SystemExit) as exit:
+        main(["evaluate", "identity", "--data", str(root), "--out", str(tmp_path / "e")])
+    said = capfd.readouterr()
+    assert exit.value.code == 1
+    (line,) = [line for line in (said.out + said.err).splitlines() if line.strip()]
+    assert "real_images/s3.png: is missing" in line and "nrh data verify" in line and not (tmp_path / "e").exists()
 
 
 def test_mistakes(runs, tree, undisturbed, tmp_path):
