@@ -199,6 +199,8 @@ def test_files_say_what_they_should(undisturbed, tree):
     strips = json.loads((undisturbed / "strips" / "strips.json").read_text())
     groups = [strip["group"] for strip in strips["strips"]]
     assert groups[:8] == ["best"] * 2 + ["median"] * 2 + ["worst"] * 2 + ["random"] * 2
+    assert groups[-2:] == ["one photo, several composites"] * 2
+    assert len({strip["name"].split("_")[0] for strip in strips["strips"][-2:]}) == 1
     assert set(groups) == set(strips["rules"]) and len({strip["run"] for strip in strips["strips"]}) == 1
     assert strips["strips"][0]["change"] <= strips["strips"][1]["change"] < strips["strips"][4]["change"]
     pictures = [strip["images"] for strip in strips["strips"]]
