@@ -82,7 +82,7 @@ def evaluate(words: Sequence[str], data: Path, out: Path, options: Options, say:
         if is_of_detectors:
             lines, before = detectors.score(found, pack, rows, human, options.actors, about, folder, say)
         else:
-            lines, before = _score(found, pack, rows, _facts(data, pack, rows), options, about, folder, say)
+            lines, before = _score(found, pack, rows, _facts(data, pack, rows, say), options, about, folder, say)
         cost = {"started": started, "seconds": before + time.monotonic() - start, "images": len(rows)}
         write_json(folder / "provenance.json", _provenance(found, options.actors, cost))
     for line in lines:
@@ -136,12 +136,14 @@ def _scores(entry: Entry, shards: Shards, number: int, names: Sequence[str]) -> 
     return Scores(entry.run, entry.model, {key: np.where(np.isfinite(v), v, np.nan) for key, v in columns.items()})
 
 
-def _facts(data: Path, pack: Pack, rows: np.ndarray) -> dict[str, list[Any]]:
+def _facts(data: Path, pack: Pack, rows: np.ndarray, say: Say) -> dict[str, list[Any]]:
     """``FACTS``: each image's group, and what the manifest of a COCO-Exp set says of its composites, else None."""
     manifest: list[dict[str, str]] = []
     if coco_exp.SUBSET in pack.datasets:
         with suppress(UserError):  # of another program: it is no condition for an evaluation
             manifest = coco_exp.read_manifest(data)
+        if not manifest:
+            say(f"categories and shifts of COCO-Exp stay empty: {data} has no {coco_exp.MANIFEST} that tells them")
     known = {row["composite"].rpartition(".")[0]: row for row in manifest}
     own = [known.get(pack.names[row], {}) if pack.datasets[row] == coco_exp.SUBSET else {} for row in rows]
     return {
