@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from evaluated import content
 from packs import write_tree
 
@@ -21,6 +22,7 @@ from nrh_dist.data import coco_exp
 from nrh_dist.data.layouts import Source
 from nrh_dist.data.pack import cached_pack, listed, write_pack
 from nrh_dist.data.synthetic import write_sample
+from nrh_dist.engine import checkpoint, select
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.run import run
 from nrh_dist.engine.shards import DONE, FILES
@@ -234,6 +236,25 @@ def test_missing_lpips_weights_leave_the_column_empty_and_say_so(undisturbed, mo
     assert all(model["lpips"] is None for model in summary["models"])
 
 
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_model_that_gives_no_numbers_is_counted_and_on_the_page(value, runs, tree, tmp_path):
+    sound = select.resolve(runs[0])
+    weights = checkpoint.read_weights(sound)
+    last = [name for name in weights if name.endswith("bias")][-1]
+    weights[last] = torch.full_like(weights[last], float(value))
+    broken = checkpoint.save(tmp_path / "broken" / "checkpoints", weights, {}, checkpoint.read_meta(sound))
+    said: list[str] = []
+    out = evaluate([runs[1], str(broken)], tree, tmp_path / "e", Options(), said.append)
+    assert "broken: 44 images of Sample without a finite value, left out of its means" in said
+    with (out / "per_image.csv").open() as file:
+        cells = [row["mse"] for row in csv.DictReader(file) if row["run"] == "broken"]
+    assert cells == [""] * 44
+    found = {one["run"]: one for one in json.loads((out / "summary.json").read_text())["models"]}
+    assert (found["broken"]["not_finite"], found["broken"]["mse"]) == (44, None) and found["my-gated"]["mse"] > 0
+    page = write_report([out], tmp_path / "report").read_text()
+    assert "DIH-NM: 44 images without a value, left out." in page
+
+
 def test_samples_that_the_pack_lacks_are_told(tmp_path):
     """Of both lists: a pack does not say of which they were."""
     root, said = write_tree(tmp_path / "tree", train=4, test=12), []
@@ -279,7 +300,6 @@ def test_mistakes(runs, tree, undisturbed, tmp_path):
 
 def test_identity_on_real_triplets(real_photos):
     """The documented errors of doing nothing on three real composites."""
-    import torch
     from PIL import Image
 
     def tensor(name):
