@@ -141,7 +141,7 @@ def _facts(data: Path, pack: Pack, rows: np.ndarray, say: Say) -> dict[str, list
     manifest: list[dict[str, str]] = []
     if coco_exp.SUBSET in pack.datasets:
         with suppress(UserError):  # of another program: it is no condition for an evaluation
-            manifest = coco_exp.read_manifest(data)
+            manifest = coco_exp.read_manifest(coco_exp.set_of(data))
         if not manifest:
             say(f"categories and shifts of COCO-Exp stay empty: {data} has no {coco_exp.MANIFEST} that tells them")
     known = {row["composite"].rpartition(".")[0]: row for row in manifest}

@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from nrh_dist.data.coco_exp import MANIFEST
+from nrh_dist.data.coco_exp import MANIFEST, set_of
 from nrh_dist.data.layouts import Source
 from nrh_dist.data.pack import listed, write_pack
 from nrh_dist.engine.progress import Say
@@ -18,7 +18,7 @@ def pack(source: Source, out: Path, size: int, workers: int | None, say: Say, ma
     pack that is there already gets it, too.
     """
     write_pack(listed(source, max_bad_files), out, size, workers, say, max_bad_files)
-    manifest = source.root / MANIFEST
+    manifest = set_of(source.root) / MANIFEST
     if not manifest.is_file():
         return
     temporary = out / f"{MANIFEST}.tmp"

@@ -236,6 +236,27 @@ def test_missing_lpips_weights_leave_the_column_empty_and_say_so(undisturbed, mo
     assert all(model["lpips"] is None for model in summary["models"])
 
 
+def test_subsets_together_and_one_alone(runs, tmp_path):
+    """The rows of a sub-set are the same numbers whether others are evaluated with it or not."""
+    root = tmp_path / "root"
+    root.mkdir()
+    for name, seed in (("HFlickr", 1), ("HCOCO", 2)):
+        (write_tree(tmp_path / name, train=0, test=10 + 6 * seed, seed=seed) / "Sample").rename(root / name)
+        for split in ("train", "test"):
+            (root / name / f"Sample_{split}.txt").rename(root / name / f"{name}_{split}.txt")
+    both = evaluate(runs[:1], root, tmp_path / "both", Options(), lambda _: None)
+    alone = evaluate(runs[:1], root / "HCOCO", tmp_path / "alone", Options(), lambda _: None)
+    header, *rows = (both / "per_image.csv").read_text().splitlines()
+    own_header, *own = (alone / "per_image.csv").read_text().splitlines()
+    assert header == own_header and own == [row for row in rows if row.startswith("HCOCO,")] and len(own) == 2 * 22
+    summary, own_summary = (json.loads((one / "summary.json").read_text()) for one in (both, alone))
+    assert summary["datasets"] == {"HCOCO": 22, "HFlickr": 16} and own_summary["datasets"] == {"HCOCO": 22}
+    assert [one["dataset"] for one in summary["models"][::2]] == ["HCOCO", "HFlickr", "all"]
+    assert own_summary["models"] == [one for one in summary["models"] if one["dataset"] == "HCOCO"]
+    page = write_report([both], tmp_path / "report").read_text()
+    assert "Means by sub-set" in page and "HFlickr, 16 images" in page
+
+
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_a_model_that_gives_no_numbers_is_counted_and_on_the_page(value, runs, tree, tmp_path):
     sound = select.resolve(runs[0])

@@ -42,7 +42,7 @@ def test_data_and_result_in_a_storage_are_those_of_a_disk(ray_session, s3, pack,
 
 
 def test_coco_exp_tells_categories_and_shifts_wherever_it_lies(ray_session, s3, tmp_path, capsys):
-    """As a folder, as its pack, and as its pack in a storage."""
+    """As a folder, as the sub-set in it, as its pack, and as its pack in a storage."""
     write_sample(tmp_path / "sample", seed=0, say=lambda _: None)
     coco = tmp_path / "sample" / "coco"
     annotations, images = coco / "annotations" / "instances_val2017.json", coco / "val2017"
@@ -57,10 +57,10 @@ def test_coco_exp_tells_categories_and_shifts_wherever_it_lies(ray_session, s3, 
     for path in sorted(files, key=lambda path: path.name == "pack.json"):
         place.put(path, path.name)
     found = []
-    for number, data in enumerate((tmp_path / "set", tmp_path / "pack", s3.address)):
+    for number, data in enumerate((tmp_path / "set", tmp_path / "set" / "COCOExp", tmp_path / "pack", s3.address)):
         assert nrh("evaluate", "identity", "--data", data, "--out", tmp_path / f"e{number}") == 0
         found.append((tmp_path / f"e{number}" / "per_image.csv").read_text())
-    assert found[0] == found[1] == found[2] != (tmp_path / "bare" / "per_image.csv").read_text()
+    assert found[0] == found[1] == found[2] == found[3] != (tmp_path / "bare" / "per_image.csv").read_text()
     assert all(row["category"] and float(row["shift_stops"]) for row in csv.DictReader(found[0].splitlines()))
     assert "stay empty" not in capsys.readouterr().out
 
