@@ -22,6 +22,7 @@ from nrh_dist.data import coco_exp
 from nrh_dist.data.layouts import Source
 from nrh_dist.data.pack import RESIZE, Pack
 from nrh_dist.engine import detection, measures, provenance, results, score, summary
+from nrh_dist.engine.dist import name_of, own_device
 from nrh_dist.engine.files import write_json
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.score import Entry, Scorer
@@ -179,7 +180,7 @@ def _per_image(
 def _provenance(found: Sequence[Entry], actors: int, cost: dict[str, Any]) -> dict[str, Any]:
     gpus = int(session.resources().get("GPU", 0))
     hours = cost["seconds"] / provenance.HOUR
-    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "GPU" if gpus else "CPU"
+    device = "GPU" if gpus and not torch.cuda.is_available() else name_of(own_device())
     training = {entry.run: provenance.training_cost(entry.path) for entry in found if entry.path}
     return {
         "schema": 1,

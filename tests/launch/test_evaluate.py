@@ -27,8 +27,8 @@ from nrh_dist.engine.dist import Place
 from nrh_dist.engine.run import run
 from nrh_dist.engine.shards import DONE, FILES
 from nrh_dist.errors import UserError
-from nrh_dist.launch import strips
-from nrh_dist.launch.evaluate import FIRST, Options, evaluate
+from nrh_dist.launch import session, strips
+from nrh_dist.launch.evaluate import FIRST, Options, _provenance, evaluate
 from nrh_dist.launch.scoring import gpu_share
 from nrh_dist.report.html import write as write_report
 from nrh_dist.workflows.coco_exp import make
@@ -132,6 +132,7 @@ def test_the_cost_and_the_origin_are_told(undisturbed, runs):
     assert told["cpu_hours"] == pytest.approx(told["seconds"] / 3600) and told["environment"]["torch"]
     assert set(told["training"]) == {"my-dih_nm", "my-gated", "my-two_stage", "my-two_stage-true-masks"}
     assert told["training"]["my-gated"]["workers"] == 1
+    assert told["training"]["my-gated"]["device"] == told["device"] == ("GPU" if told["gpus"] else "CPU")
 
 
 def test_the_conventions_of_others_on_request(runs, tree, tmp_path):
@@ -329,6 +330,14 @@ def test_identity_on_real_triplets(real_photos):
 
     found = [metrics.mse(tensor(f"{n}-composite.png"), tensor(f"{n}-real.png")).item() for n in (1, 2, 3)]
     assert found == pytest.approx([2664.7, 683.0, 488.7], abs=0.06)
+
+
+@pytest.mark.parametrize(("actors", "used"), [(1, 1), (2, 2), (3, 2)])
+def test_gpu_hours_are_those_of_the_gpus_that_actors_had(actors, used, monkeypatch):
+    monkeypatch.setattr(session, "resources", lambda: {"CPU": 4.0, "GPU": 2.0})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # those of other machines
+    told = _provenance([], actors, {"started": "now", "seconds": 1800.0, "images": 900})
+    assert (told["device"], told["gpus"], told["gpu_hours"], told["cpu_hours"]) == ("GPU", 2, 0.5 * used, 0.5 * actors)
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 3, 4, 8])
