@@ -15,7 +15,7 @@ SPREAD = 6  # images where there is nothing but the inputs
 SEED = 0
 RULE = (
     "by what {run}, the run of lowest mean MSE{without} made of them; no two composites of one photo, but in the "
-    f"group {SEVERAL}"
+    f"group “{SEVERAL}”"
 )
 RULE_WITHOUT = "those nearest to {count} evenly spaced ranks of the input's MSE, from lowest to highest"
 RULES = {
