@@ -87,9 +87,9 @@ def pack(
 ) -> None:
     """Decode and resize a data folder once, into raw memory-mapped arrays."""
     from nrh_dist.data.layouts import Source
-    from nrh_dist.data.pack import listed, write_pack
+    from nrh_dist.workflows import pack
 
-    write_pack(listed(Source(root, annotations), skip_bad), out, size, workers, say, skip_bad)
+    pack.pack(Source(root, annotations), out, size, workers, say, skip_bad)
 
 
 @data.command(

@@ -1,12 +1,13 @@
 """Small packs of smooth random pictures, for tests of everything above the data floor."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from nrh_dist.data.layouts import Source, index
-from nrh_dist.data.pack import Pack, write_pack
+from nrh_dist.data.pack import Pack, _digest, _sha256_of_files, write_pack
 
 
 def write_tree(root: Path, train: int = 20, test: int = 6, side: int = 72, seed: int = 0) -> Path:
@@ -41,3 +42,23 @@ def write_tree(root: Path, train: int = 20, test: int = 6, side: int = 72, seed:
 def write_small_pack(folder: Path, train: int = 20, test: int = 6) -> Pack:
     """A 64-px pack of ``write_tree``."""
     return write_pack(index(Source(write_tree(folder / "tree", train, test))), folder / "pack", 64, 1, lambda _: None)
+
+
+def write_repeated_pack(pack: Pack, folder: Path, count: int) -> Path:
+    """A pack of ``count`` test rows: those of ``pack`` again and again, each time under other names."""
+    folder.mkdir()
+    rows = np.resize(np.arange(len(pack)), count)
+    manifest = json.loads((pack.root / "pack.json").read_text())
+    for name in manifest["sha256"]:
+        one = (pack.root / name).stat().st_size // len(pack)
+        pixels = np.memmap(pack.root / name, np.uint8, mode="r", shape=(len(pack), one))
+        with (folder / name).open("wb") as file:
+            for row in rows:
+                file.write(pixels[row].tobytes())
+    for key in ("datasets", "groups", "area_fractions"):
+        manifest[key] = [manifest[key][row] for row in rows]
+    names = [f"{manifest['names'][row]}-{number}" for number, row in enumerate(rows)]
+    facts = {**manifest, "count": count, "names": names, "splits": ["test"] * count}
+    facts |= {"sha256": _sha256_of_files(folder, list(manifest["sha256"]))}
+    (folder / "pack.json").write_text(json.dumps(facts | {"digest": _digest(facts)}))
+    return folder

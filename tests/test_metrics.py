@@ -40,6 +40,14 @@ def test_mse_takes_every_kind_of_float(pair, kind):
     torch.testing.assert_close(metrics.mse(one, other), expected, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_mse_is_the_same_by_the_way_of_a_gpu(pair, layout):
+    one, other = ((1.2 * to_image(image)).contiguous(memory_format=layout) for image in pair)
+    other = other.clamp(-1, 1)
+    found = metrics._norm(one.clamp(-1, 1) - other) * (255 / 2) ** 2 / one[0].numel()
+    torch.testing.assert_close(found, metrics.mse(one, other), rtol=1e-6, atol=0)
+
+
 def test_mse_agrees_with_scikit_image(pair):
     one, other = pair
     errors = metrics.mse(to_image(one), to_image(other))

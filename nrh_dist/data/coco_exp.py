@@ -238,6 +238,12 @@ def read_manifest(out: Path) -> list[dict[str, str]]:
     return rows
 
 
+def set_of(data: Path) -> Path:
+    """The folder that the manifest of ``data`` lies in: ``data`` itself, a set or a pack; the one above a sub-set."""
+    whole = data.absolute()
+    return whole.parent if whole.name == SUBSET and not (whole / MANIFEST).exists() else data
+
+
 def is_sub_threshold(outcome: Outcome) -> bool:
     """Whether people would not notice the shift."""
     return abs(outcome.shift_stops) < SUB_THRESHOLD_STOPS

@@ -18,15 +18,16 @@ from nrh_dist.data.samples import Problem, Sample
 from nrh_dist.errors import UserError
 
 SPLITS = ("train", "test")
+COMPOSITES = "composite_images"
 COCO_SUBSETS = ("HCOCO", "COCOExp")
 
 
-def scan(root: Path) -> tuple[list[Sample], list[Problem]]:
-    """All samples, ordered by sub-set, split (train first) and list, with every bad line and missing file.
+def scan(root: Path, only: str | None = None) -> tuple[list[Sample], list[Problem]]:
+    """All samples, or those of one sub-set, by sub-set, split (train first) and list; every bad line and missing file.
 
     A missing file keeps its expected path in its sample. ``UserError`` where nothing is listed.
     """
-    subsets = sorted(path.parent.name for path in root.glob("*/composite_images") if path.is_dir())
+    subsets = [only] if only else sorted(path.parent.name for path in root.glob(f"*/{COMPOSITES}") if path.is_dir())
     problems: list[Problem] = []
     shared = {split: _read_shared(root, split, problems) for split in SPLITS}
     samples: list[Sample] = []

@@ -1,5 +1,6 @@
 """Which of three layouts a data folder has, and its samples: iHarmony4, COCO photos, or photos and masks."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +36,10 @@ def index(source: Source) -> list[Sample]:
 
 
 def scan(source: Source) -> tuple[list[Sample], list[Problem]]:
-    """All samples with every bad line and missing file. ``UserError`` where there is nothing of any layout."""
+    """All samples with every bad line and missing file. ``UserError`` where there is nothing of any layout.
+
+    Of iHarmony4, ``source`` may also be one sub-set's own folder.
+    """
     root, annotations = source
     if not root.is_dir():
         raise UserError(f"no data folder at {root}; give the folder that holds the sub-sets, such as HCOCO, or photos")
@@ -43,7 +47,10 @@ def scan(source: Source) -> tuple[list[Sample], list[Problem]]:
         return photos.scan_coco(root, annotations)
     if (root / photos.IMAGES).is_dir() and (root / photos.MASKS).is_dir():
         return photos.scan_folder(root)
-    if not any(root.glob("*/composite_images")):
+    if (root / iharmony4.COMPOSITES).is_dir():
+        subset = Path(os.path.abspath(root))  # with its own name, not that of what it may link to
+        return iharmony4.scan(subset.parent, subset.name)
+    if not any(root.glob(f"*/{iharmony4.COMPOSITES}")):
         raise UserError(
             f"{root} has no known layout: it must hold sub-sets with composite_images (iHarmony4) or images and masks, "
             "or be the photos of a COCO file, which must be named (data.annotations=JSON or --annotations JSON)"

@@ -29,6 +29,11 @@ def own_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def name_of(device: torch.device) -> str:
+    """What a device is called where it is told what something took: CPU, or the GPU's own name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
 def torchrun_place(gpus: float | None = None) -> Place:
     """The place that torchrun's environment names; joins its process group. One process without that environment.
 

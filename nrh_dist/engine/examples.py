@@ -10,15 +10,20 @@ from nrh_dist.engine.summary import Scores, mean
 
 IDENTITY, MASKED = "identity", "dih_m"
 EACH = 2  # images of a group
+SEVERAL, MOST = "one photo, several composites", 3  # the group that is exempt from "no two composites of one photo"
 SPREAD = 6  # images where there is nothing but the inputs
 SEED = 0
-RULE = "by what {run}, the run of lowest mean MSE{without} made of them; no two composites of one photo"
+RULE = (
+    "by what {run}, the run of lowest mean MSE{without} made of them; no two composites of one photo, but in the "
+    f"group “{SEVERAL}”"
+)
 RULE_WITHOUT = "those nearest to {count} evenly spaced ranks of the input's MSE, from lowest to highest"
 RULES = {
     "best": "where the MSE fell most",
     "median": "nearest to the median change of the MSE",
     "worst": "where the MSE rose most, or fell least",
     "random": f"drawn with seed {SEED} from all images",
+    SEVERAL: f"of the photo with the most composites, ties decided by name, the first {MOST} by name",
     **{group: f"failures, {rule}: those of largest error" for group, rule in failures.RULES.items()},
 }
 
@@ -53,7 +58,7 @@ def spread(values: np.ndarray, names: Sequence[str], count: int) -> list[int]:
 
 
 def choose(run: Scores, names: Sequence[str], photos: Sequence[str]) -> list[Example]:
-    """``EACH`` images of each group of ``RULES``, as far as there are some; ties are decided by name.
+    """``EACH`` images of each group of ``RULES``, as far as there are some, then ``several``; ties are decided by name.
 
     ``names`` and ``photos`` (what two composites of one photo have in common) are those of all N images. An image
     without an MSE is in no group but "random".
@@ -88,4 +93,18 @@ def choose(run: Scores, names: Sequence[str], photos: Sequence[str]) -> list[Exa
             if photos[place] not in taken:
                 taken.add(photos[place])
                 chosen.append(Example(place, group, float(change[place])))
-    return chosen
+    is_composite = values["identity_mse"] > 0
+    return chosen + [Example(place, SEVERAL, float(change[place])) for place in several(names, photos, is_composite)]
+
+
+def several(names: Sequence[str], photos: Sequence[str], is_composite: np.ndarray) -> list[int]:
+    """The places of up to ``MOST`` composites of the photo that has the most, two at least; ties by name.
+
+    ``photos`` may hold several photos of one scene as one: here a photo is what stands before a name's last two
+    underscores, too.
+    """
+    by_photo: dict[tuple[str, str], list[int]] = {}
+    for place in sorted(np.flatnonzero(is_composite).tolist(), key=lambda place: (names[place], place)):
+        by_photo.setdefault((names[place].rsplit("_", 2)[0], photos[place]), []).append(place)
+    found = max(by_photo.values(), key=len, default=[])
+    return found[:MOST] if len(found) > 1 else []

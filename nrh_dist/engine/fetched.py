@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from nrh_dist.data.coco_exp import MANIFEST as MANIFEST_CSV
 from nrh_dist.data.pack import cache_dir, check, open_pack
 from nrh_dist.data.packing import CHANNELS
 from nrh_dist.engine import checkpoint
@@ -56,7 +57,10 @@ def checkpoint_folder(word: str) -> Path:
 
 
 def pack(word: str, say: Say) -> Path:
-    """The pack at an address, in the cache: space is checked first, and every byte against its manifest afterwards."""
+    """The pack at an address, in the cache: space is checked first, and every byte against its manifest afterwards.
+
+    The ``manifest.csv`` of a COCO-Exp set comes with it; what it tells is in no digest.
+    """
     place = open_storage(word, "data.pack")
     stated = place.read(PACK)
     if stated is None:
@@ -66,10 +70,12 @@ def pack(word: str, say: Say) -> Path:
         names = [*json.loads(stated)["sha256"]]
     if not names or not set(names) <= set(CHANNELS):
         raise UserError(f"{place}/{PACK} is damaged: pack the data again")
+    if MANIFEST_CSV in place.sizes():
+        names.append(MANIFEST_CSV)
 
     def is_here(folder: Path) -> bool:
         is_same = (folder / PACK).exists() and (folder / PACK).read_bytes() == stated
-        return is_same and _mistake(open_pack, folder) is None
+        return is_same and all((folder / name).exists() for name in names) and _mistake(open_pack, folder) is None
 
     return _brought(place, (*names, PACK), is_here, lambda folder: _mistake(check, folder), say)
 

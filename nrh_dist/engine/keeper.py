@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from nrh_dist.config import identity
 from nrh_dist.engine import checkpoint, select, track
-from nrh_dist.engine.dist import Place, from_main
+from nrh_dist.engine.dist import Place, from_main, name_of
 from nrh_dist.engine.mirror import NOWHERE, Copy
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.state import TrainState
@@ -87,6 +87,7 @@ class Keeper:
             "step": state.step,
             "pack": self.digest,
             "world_size": self.place.world,
+            "device": name_of(self.place.device),
             "metrics": metrics,
             "config": identity(self.config),
         }

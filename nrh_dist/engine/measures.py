@@ -28,6 +28,7 @@ PROTOCOL = {
     "psnr_range": "PSNR with the prediction's own range (max - min) as peak, as DoveNet's code has it",
     "psnr_target_max": "PSNR with the real image's maximum as peak, as iSSAM's code has it",
 }
+OF_OTHERS = ("identity_mse", "identity_psnr", "detected", "detected_outside")  # numbers of the input or the detector
 NAMES = tuple(name for name in PROTOCOL if name not in PEAKS)
 
 
@@ -71,6 +72,9 @@ class Measures:
             values = metrics.to_255(image).flatten(1)
             found["psnr_range"] = metrics.psnr_from_mse(mse, values.amax(dim=1) - values.amin(dim=1))
             found["psnr_target_max"] = metrics.psnr_from_mse(mse, metrics.to_255(real).flatten(1).amax(dim=1))
+        # Clamping makes an infinite pixel one that is merely wrong, and its image better than it is.
+        is_finite = image.isfinite().flatten(1).all(dim=1)
+        found |= {name: found[name].where(is_finite, torch.nan) for name in found if name not in OF_OTHERS}
         return torch.stack([found[name].double() for name in names(self._peaks)], dim=1).cpu()
 
     def _detected(self, prediction: Prediction, region: Tensor) -> Tensor:

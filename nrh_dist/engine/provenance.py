@@ -1,6 +1,7 @@
 """Where numbers come from: the command, the code, the machine, and what they cost. Nothing of it shapes a number."""
 
 import hashlib
+import json
 import platform
 import shlex
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import nrh_dist
+from nrh_dist.engine.checkpoint import META
 from nrh_dist.engine.files import read_lines
 
 LIBRARIES = ("torch", "ray", "lpips", "numpy")
@@ -59,7 +61,8 @@ def now() -> str:
 def training_cost(checkpoint: Path) -> dict[str, Any] | None:
     """What the training of a checkpoint's run took, from its metrics.jsonl; None where that is not there.
 
-    ``hours`` of wall clock, ``workers``, and ``device_hours``: hours times workers, epoch by epoch.
+    ``hours`` of wall clock, ``workers``, and ``device_hours``: hours times workers, epoch by epoch. ``device`` is the
+    one that the checkpoint was written on; "" for one of an earlier version.
     """
     epochs = [row for row in read_lines(checkpoint.parent.parent / "metrics.jsonl") if "time_s" in row]
     if checkpoint.parent.name != "checkpoints" or not epochs:
@@ -70,7 +73,15 @@ def training_cost(checkpoint: Path) -> dict[str, Any] | None:
         before = row["time_s"]
         hours += spent / HOUR
         device_hours += spent * row.get("world_size", 1) / HOUR
-    return {"hours": hours, "workers": epochs[-1].get("world_size", 1), "device_hours": device_hours}
+    workers, device = epochs[-1].get("world_size", 1), _device(checkpoint)
+    return {"hours": hours, "workers": workers, "device_hours": device_hours, "device": device}
+
+
+def _device(checkpoint: Path) -> str:
+    try:
+        return str(json.loads((checkpoint / META).read_text()).get("device", ""))
+    except (OSError, ValueError):  # pruned by a training that goes on: what was scored of it is worth keeping
+        return ""
 
 
 def _commit(package: Path) -> str | None:

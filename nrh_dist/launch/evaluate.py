@@ -22,6 +22,7 @@ from nrh_dist.data import coco_exp
 from nrh_dist.data.layouts import Source
 from nrh_dist.data.pack import RESIZE, Pack
 from nrh_dist.engine import detection, measures, provenance, results, score, summary
+from nrh_dist.engine.dist import name_of, own_device
 from nrh_dist.engine.files import write_json
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.score import Entry, Scorer
@@ -76,12 +77,13 @@ def evaluate(words: Sequence[str], data: Path, out: Path, options: Options, say:
             "data": str(data),
             "split": options.annotations.stem if options.annotations else options.split,
             "pack": pack.digest,
+            **scoring.left_out(pack, say),
             "checkpoints": [scoring.described(entry) for entry in found if entry.path],
         }
         if is_of_detectors:
             lines, before = detectors.score(found, pack, rows, human, options.actors, about, folder, say)
         else:
-            lines, before = _score(found, pack, rows, _facts(data, pack, rows), options, about, folder, say)
+            lines, before = _score(found, pack, rows, _facts(data, pack, rows, say), options, about, folder, say)
         cost = {"started": started, "seconds": before + time.monotonic() - start, "images": len(rows)}
         write_json(folder / "provenance.json", _provenance(found, options.actors, cost))
     for line in lines:
@@ -135,12 +137,14 @@ def _scores(entry: Entry, shards: Shards, number: int, names: Sequence[str]) -> 
     return Scores(entry.run, entry.model, {key: np.where(np.isfinite(v), v, np.nan) for key, v in columns.items()})
 
 
-def _facts(data: Path, pack: Pack, rows: np.ndarray) -> dict[str, list[Any]]:
+def _facts(data: Path, pack: Pack, rows: np.ndarray, say: Say) -> dict[str, list[Any]]:
     """``FACTS``: each image's group, and what the manifest of a COCO-Exp set says of its composites, else None."""
     manifest: list[dict[str, str]] = []
     if coco_exp.SUBSET in pack.datasets:
         with suppress(UserError):  # of another program: it is no condition for an evaluation
-            manifest = coco_exp.read_manifest(data)
+            manifest = coco_exp.read_manifest(coco_exp.set_of(data))
+        if not manifest:
+            say(f"categories and shifts of COCO-Exp stay empty: {data} has no {coco_exp.MANIFEST} that tells them")
     known = {row["composite"].rpartition(".")[0]: row for row in manifest}
     own = [known.get(pack.names[row], {}) if pack.datasets[row] == coco_exp.SUBSET else {} for row in rows]
     return {
@@ -176,7 +180,7 @@ def _per_image(
 def _provenance(found: Sequence[Entry], actors: int, cost: dict[str, Any]) -> dict[str, Any]:
     gpus = int(session.resources().get("GPU", 0))
     hours = cost["seconds"] / provenance.HOUR
-    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "GPU" if gpus else "CPU"
+    device = "GPU" if gpus and not torch.cuda.is_available() else name_of(own_device())
     training = {entry.run: provenance.training_cost(entry.path) for entry in found if entry.path}
     return {
         "schema": 1,

@@ -2,25 +2,35 @@
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from nrh_dist.engine.progress import Say
 from nrh_dist.errors import UserError
 
 RETRIES = 3
+IN_FLIGHT = 2  # items on each actor: when one is done, the next is there already
+
+
+@dataclass(eq=False)
+class _Member:
+    """An actor and what it was given: futures with the numbers of their items, in the order in which it does them."""
+
+    actor: Any
+    given: deque[tuple[Any, int]] = field(default_factory=deque)
 
 
 class Pool:
     """``count`` actors made by ``start``, each with a method ``work(item)``; a context that ends them.
 
-    One item is in flight on each actor. When an actor dies, its item goes back to the queue and a new actor takes its
-    place; an item that loses ``RETRIES`` actors raises ``UserError``: it is the likely killer.
+    ``IN_FLIGHT`` items are on each actor, which does them one after the other. When an actor dies, its items go back to
+    the queue and a new actor takes its place; an item that loses ``RETRIES`` actors, each while it was the first of
+    theirs, raises ``UserError``: it is the likely killer.
     """
 
     def __init__(self, start: Callable[[], Any], count: int, say: Say) -> None:
         self._start, self._say = start, say
-        self._idle = [start() for _ in range(count)]
-        self._busy: dict[Any, tuple[Any, int]] = {}
+        self._members = [_Member(start()) for _ in range(count)]
 
     def map(self, items: Sequence[Any], done: Callable[[int, Any], None]) -> None:
         """Call ``done(index, result)`` once for every item, in order of completion.
@@ -33,41 +43,57 @@ class Pool:
 
         waiting = deque(range(len(items)))
         lost: Counter[int] = Counter()
-        while waiting or self._busy:
-            while waiting and self._idle:
-                actor, index = self._idle.pop(), waiting.popleft()
-                self._busy[actor.work.remote(items[index])] = (actor, index)
-            (finished,), _ = ray.wait(list(self._busy), num_returns=1)
-            actor, index = self._busy.pop(finished)
+        while True:
+            self._give(items, waiting)
+            first = {member.given[0][0]: member for member in self._members if member.given}
+            if not first:
+                return
+            (finished,), _ = ray.wait(list(first), num_returns=1)
+            member = first[finished]
+            index = member.given[0][1]
             try:
                 result = ray.get(finished)
             except RayTaskError as error:
-                self._idle.append(actor)
                 self._drain()
                 raise error.cause from None
             except (RayActorError, NodeDiedError, ObjectLostError, OutOfMemoryError) as error:
                 if getattr(error, "actor_init_failed", False):
                     raise UserError(f"no actor can be made: {str(error).strip().splitlines()[-1]}") from None
-                ray.kill(actor)  # one that is only out of reach would keep its CPU
                 lost[index] += 1
                 if lost[index] >= RETRIES:
                     reason = " ".join(str(error).split())
                     raise UserError(f"item {index} lost {RETRIES} actors in a row; the last one: {reason}") from None
-                self._say("an actor died; its item is done again on a new one")
-                waiting.append(index)
-                self._idle.append(self._start())
+                waiting.extend(self._replace(member))
                 continue
-            self._idle.append(actor)
+            member.given.popleft()
             done(index, result)
+
+    def _give(self, items: Sequence[Any], waiting: deque[int]) -> None:
+        """Fill up all actors from ``waiting``, those with the fewest items first."""
+        for length in range(IN_FLIGHT):
+            for member in self._members:
+                if waiting and len(member.given) == length:
+                    index = waiting.popleft()
+                    member.given.append((member.actor.work.remote(items[index]), index))
+
+    def _replace(self, member: _Member) -> list[int]:
+        """Put a new actor in the place of a dead one; returns the items that it was given, the likely killer last."""
+        import ray
+
+        ray.kill(member.actor)  # one that is only out of reach would keep its CPU
+        self._say("an actor died; its items are done again on a new one")
+        self._members[self._members.index(member)] = _Member(self._start())
+        first, *others = (index for _, index in member.given)
+        return [*others, first]
 
     def _drain(self) -> None:
         """Wait for what is in flight and forget it: a later map must not take it for its own."""
         import ray
 
-        for future, (actor, _) in self._busy.items():
-            ray.wait([future])
-            self._idle.append(actor)
-        self._busy.clear()
+        for member in self._members:
+            for future, _ in member.given:
+                ray.wait([future])
+            member.given.clear()
 
     def __enter__(self) -> "Pool":
         return self
@@ -75,5 +101,5 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         import ray
 
-        for actor in [*self._idle, *(actor for actor, _ in self._busy.values())]:
-            ray.kill(actor)
+        for member in self._members:
+            ray.kill(member.actor)

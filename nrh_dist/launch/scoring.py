@@ -29,7 +29,8 @@ from nrh_dist.launch.pool import Pool
 
 DEFAULT_SIZE = 256
 MOST_BATCHES = 8  # in an item of work
-ITEMS = 16  # an actor should get at least, so that the last ones end together
+ITEMS = 8  # an actor should get of those that are left, so that the last ones end together
+MOST_NAMES = 20  # of samples that were left out, in a summary
 OWN = {"per_image.csv", "thresholds.csv", "offsets.csv", "summary.json", "provenance.json", "strips"}
 WANDB = "wandb"  # what nrh track evaluation made, perhaps not sent yet: it outlives a new evaluation
 
@@ -102,15 +103,14 @@ def header(found: Sequence[Entry], pack: Pack, rows: np.ndarray, **more: Any) ->
 def fill(found: Shards, pool: Pool, rows: np.ndarray, actors: int, say: Say) -> None:
     """Score what is missing of ``found``, a chunk of which is a batch; what is there already is said.
 
-    An item of work is several batches, so that a fast device does not wait for the next one, but few enough for all
-    actors to end at about the same time.
+    An item of work is several batches, so that the driver keeps up with fast devices, and the fewer the less is left,
+    so that all actors end at about the same time.
     """
     missing = found.missing()
     left = sum(len(rows[found.rows_of(number)]) for number in missing)
     if left < len(rows):
         say(f"continuing: {len(rows) - left:,} of {len(rows):,} images are scored already")
-    length = min(MOST_BATCHES, max(1, len(missing) // (ITEMS * actors)))
-    items = [missing[start : start + length] for start in range(0, len(missing), length)]
+    items = items_of(missing, actors)
     progress = Progress(left, say)
 
     def done(index: int, values: np.ndarray) -> None:
@@ -118,6 +118,16 @@ def fill(found: Shards, pool: Pool, rows: np.ndarray, actors: int, say: Say) -> 
         progress.add(len(values), "scored")
 
     pool.map([("score", [rows[found.rows_of(number)] for number in item]) for item in items], done)
+
+
+def items_of(chunks: Sequence[int], actors: int) -> list[Sequence[int]]:
+    """Neighbouring chunks as items of work: ``MOST_BATCHES`` at most in each, ever fewer, and one at the end."""
+    items, start = [], 0
+    while start < len(chunks):
+        length = min(MOST_BATCHES, max(1, (len(chunks) - start) // (ITEMS * actors)))
+        items.append(chunks[start : start + length])
+        start += length
+    return items
 
 
 @contextmanager
@@ -220,6 +230,16 @@ def counts_by_dataset(pack: Pack, rows: np.ndarray) -> dict[str, int]:
     """How many of ``rows`` each sub-set has, in order of appearance."""
     datasets = [pack.datasets[row] for row in rows]
     return {name: datasets.count(name) for name in dict.fromkeys(datasets)}
+
+
+def left_out(pack: Pack, say: Say) -> dict[str, Any]:
+    """``left_out`` for a summary.json, and said: what the pack lacks, of whatever list, since files were bad."""
+    if not pack.skipped:
+        return {}
+    names = [name for name, _ in pack.skipped]
+    name, reason = pack.skipped[0]
+    say(f"{len(names)} samples of the data are left out, whose files cannot be used; the first is {name}, for {reason}")
+    return {"left_out": {"count": len(names), "names": names[:MOST_NAMES]}}
 
 
 def described(entry: Entry) -> dict[str, Any]:

@@ -55,6 +55,13 @@ class RunMeans(msgspec.Struct):
     field_bins: list[FieldBin] = []
 
 
+class LeftOut(msgspec.Struct):
+    """Samples of the data, of whatever list, whose files could not be used; the first ``names`` of ``count``."""
+
+    count: int
+    names: list[str] = []
+
+
 class Summary(msgspec.Struct):
     """``summary.json``; ``lpips`` is the reason why LPIPS was not measured, or empty."""
 
@@ -65,6 +72,7 @@ class Summary(msgspec.Struct):
     split: str
     models: list[RunMeans]
     lpips: str | None = None
+    left_out: LeftOut | None = None
     checkpoints: list[Checkpoint] = []
 
 

@@ -14,7 +14,8 @@ from nrh_dist.report.parts import Picture, number
 from nrh_dist.report.sections import Section
 
 # In the order of the page; an evaluation may hold others, which follow.
-GROUPS = ("best", "median", "worst", "random", *failures.RULES)
+SEVERAL = "one photo, several composites"
+GROUPS = ("best", "median", "worst", "random", SEVERAL, *failures.RULES)
 
 
 @dataclass(frozen=True)

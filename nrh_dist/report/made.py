@@ -68,5 +68,6 @@ def _hours(gpu: float | None, cpu: float | None) -> str:
 def _training(found: Training) -> str:
     workers = f"{found.workers} worker{'s' if found.workers != 1 else ''}" if found.workers is not None else ""
     hours = f"{number(found.hours, 3)} hours" if found.hours is not None else ""
-    device = f"{number(found.device_hours, 3)} device hours" if found.device_hours is not None else ""
-    return ", ".join(filter(None, [hours, workers, device, found.device])) or NOT_RECORDED
+    kind = {"": "device", "cpu": "CPU"}.get(found.device.lower(), "GPU")
+    spent = f"{number(found.device_hours, 3)} {kind} hours" if found.device_hours is not None else ""
+    return ", ".join(filter(None, [hours, workers, spent, found.device])) or NOT_RECORDED

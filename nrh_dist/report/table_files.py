@@ -8,7 +8,8 @@ from pathlib import Path
 from nrh_dist.report.parts import number
 from nrh_dist.report.shown import Row, Table
 
-HEAD = "% Needs \\usepackage{booktabs}; XeLaTeX or LuaLaTeX for names in other than Latin letters."
+HEAD = "% Needs \\usepackage{booktabs,graphicx}; XeLaTeX or LuaLaTeX for names in other than Latin letters."
+FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"  # as wide as it is, or as the text
 LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", "−": "$-$", "–": "--", "×": r"$\times$", "±": r"$\pm$", "≥": r"$\geq$",
@@ -56,11 +57,14 @@ def write_markdown(table: Table, path: Path, protocol: str = "") -> None:
 
 
 def write_latex(table: Table, path: Path, protocol: str = "") -> None:
-    """A table environment with booktabs' rules, groups of columns as headings, the protocol in its caption."""
+    """A table environment with booktabs' rules, groups of columns as headings, the protocol in its caption.
+
+    A table wider than the text is scaled down to it.
+    """
     width = len(table.columns)
     caption = ". ".join(_escaped(text.rstrip("."), LATEX) for text in (table.caption, protocol) if text)
     lines = [HEAD, r"\begin{table}", r"\centering", rf"\caption{{{caption}.}}", rf"\label{{tab:{table.name}}}"]
-    lines += [rf"\begin{{tabular}}{{l{'r' * width}}}", r"\toprule", *_latex_heads(table), r"\midrule"]
+    lines += [FITTED, rf"\begin{{tabular}}{{l{'r' * width}}}", r"\toprule", *_latex_heads(table), r"\midrule"]
     for i, (group, rows) in enumerate(groupby(table.rows, lambda row: row.group)):
         if i:
             lines.append(r"\midrule")
@@ -70,7 +74,7 @@ def write_latex(table: Table, path: Path, protocol: str = "") -> None:
             cells = [_escaped(cell, LATEX) for cell in _cells(table, row)]
             cells = [rf"\textbf{{{cell}}}" if i in row.bold else cell for i, cell in enumerate(cells)]
             lines.append(" & ".join([_escaped(row.label, LATEX), *cells]) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [r"\bottomrule", r"\end{tabular}}"]
     if table.notes:
         lines += ["", rf"\smallskip{{\footnotesize {_escaped(' '.join(table.notes), LATEX)}\par}}"]
     path.write_text("\n".join([*lines, r"\end{table}"]) + "\n", encoding="utf-8")

@@ -207,6 +207,9 @@ def _notes_2(section: Section) -> list[str]:
         notes.append(f"fMSE leaves out {empty:,} images with an empty mask.")
     notes += [f"{label}: PSNR capped at 100 dB for {v.psnr_capped:,} images." for label, v in found if v.psnr_capped]
     notes += [f"{label}: {v.without_mse:,} images without a value, left out." for label, v in found if v.without_mse]
+    if gone := section.evaluation.summary.left_out:
+        listed = ", ".join(gone.names) + (", …" if gone.count > len(gone.names) else "")
+        notes.append(f"{gone.count:,} samples of the data, whose files cannot be used, are in no number: {listed}.")
     if section.evaluation.summary.lpips:
         notes.append(f"LPIPS was not measured ({section.evaluation.summary.lpips}).")
     if section.collection:

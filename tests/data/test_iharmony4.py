@@ -56,6 +56,22 @@ def test_lists_of_the_root_alone_and_unknown_subsets(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("own_lists", [True, False])
+def test_the_folder_of_one_subset_is_enough(own_lists: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its own list, or by the lines of the root's that are about it."""
+    named = {"HCOCO": {"test": ["c7_9_1.jpg"]}, "Mine": {"train": ["a_1_1.jpg"], "test": ["b_1_1.jpg"]}}
+    root = make_tree(tmp_path / "root", named, own_lists=own_lists, ihd=True)
+    together = index(Source(root))
+    assert [s.dataset for s in together] == ["HCOCO", "Mine", "Mine"]
+    assert index(Source(root / "Mine")) == together[1:] and index(Source(root / "HCOCO")) == together[:1]
+    monkeypatch.chdir(root / "Mine")
+    assert index(Source(Path("."))) == together[1:]
+    (tmp_path / "Link").symlink_to(root / "HCOCO")
+    if own_lists:
+        with pytest.raises(UserError, match="no list names a composite of Link"):
+            index(Source(tmp_path / "Link"))
+
+
 def test_own_list_comes_before_the_root_list_and_lines_count_once(tmp_path: Path) -> None:
     root = make_tree(tmp_path, {"S": {"train": ["a_1_1.jpg", "b_1_1.jpg"]}}, ihd=True)
     (root / "S" / "S_train.txt").write_text("\ufeffb_1_1.jpg\r\nS/composite_images/b_1_1.jpg\n")

@@ -3,6 +3,7 @@ import pytest
 
 from nrh_dist.engine import examples
 from nrh_dist.engine.summary import Scores
+from nrh_dist.report import gallery
 
 nan = float("nan")
 N = 40
@@ -24,9 +25,9 @@ def scored(run="r", model="gated", **others):
 NAMES = [f"n{place:02d}" for place in range(N)]
 
 
-def chosen(run, photos=NAMES):
+def chosen(run, photos=NAMES, names=NAMES):
     found = {}
-    for one in examples.choose(run, NAMES, photos):
+    for one in examples.choose(run, names, photos):
         found.setdefault(one.group, []).append(one.place)
     return found
 
@@ -54,6 +55,28 @@ def test_no_two_composites_of_one_photo():
     found = chosen(scored(), [f"photo{place // 10}" for place in range(N)])
     places = [place for group in found.values() for place in group]
     assert len({place // 10 for place in places}) == len(places) == 4
+
+
+def test_several_composites_of_the_photo_that_has_the_most():
+    """As in the paper's Figure 9: whatever was made of them, and whichever other group they are in."""
+    names = [f"p{place // 2}_m{place % 2}_1" for place in range(N)]  # two of each photo
+    photos = [name.split("_")[0] for name in names]
+    assert chosen(scored(), photos, names)[examples.SEVERAL] == [0, 1], "of equals, the first by name"
+    names[30:34] = [f"p7_m0_{number}" for number in (9, 4, 3, 2)]
+    photos[30:34] = ["p7"] * 4
+    found = chosen(scored(), photos, names)
+    assert found[examples.SEVERAL] == [14, 33, 32], "p7 has six: the first three by name"
+    identity = np.full(N, 200.0)
+    identity[14:16] = identity[31:34] = 0
+    assert chosen(scored(identity_mse=identity), photos, names)[examples.SEVERAL] == [0, 1], "no composites of p7"
+    assert examples.SEVERAL not in chosen(scored(), photos, NAMES)
+    scenes = ["scene"] * N
+    names = [f"scene-{place}_m_1" for place in range(N)]
+    assert examples.SEVERAL not in chosen(scored(), scenes, names), "one scene, but not one photo"
+
+
+def test_the_page_knows_every_group():
+    assert set(gallery.GROUPS) == set(examples.RULES)
 
 
 def test_an_image_without_a_value_is_drawn_at_random_only():

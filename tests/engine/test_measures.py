@@ -53,11 +53,18 @@ def test_what_does_not_exist_is_nan(batch):
     assert found["correction"][:2].tolist() == [0, 0]
 
 
-def test_an_output_that_is_no_number_spoils_its_own_image_only(batch):
-    output = batch.composite.clone()
-    output[1, 0, 3, 3] = torch.nan
-    found = measured(batch, Prediction(output, None, None))
-    assert found["mse"].isnan().tolist() == found["psnr"].isnan().tolist() == [False, True, False]
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_an_output_that_is_not_finite_spoils_its_own_image_only(batch, value):
+    output = batch.composite * 0.99
+    output[1, 0, 3, 3] = value
+    perceptual = Perceptual(pretrained=False)
+    found = measured(batch, Prediction(output, batch.mask, None), perceptual, peaks=True)
+    whole = measured(batch, Prediction(batch.composite * 0.99, batch.mask, None), perceptual, peaks=True)
+    of_others = {"identity_mse", "identity_psnr", "detected", "detected_outside"}
+    for name in names(peaks=True):
+        others = [0, 2]
+        torch.testing.assert_close(found[name][others], whole[name][others], rtol=1e-6, atol=0, equal_nan=True)
+        assert found[name][1].isnan() == (name not in of_others), name
     assert torch.equal(found["identity_mse"], metrics.mse(batch.composite, batch.real))
 
 

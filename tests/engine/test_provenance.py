@@ -41,7 +41,13 @@ def test_training_cost_counts_every_worker_of_every_epoch(tmp_path):
     checkpoint = tmp_path / "checkpoints" / "epoch-0002-step-000010"
     rows = [{"epoch": 1, "time_s": 3600.0, "world_size": 2}, {"epoch": 2, "time_s": 5400.0, "world_size": 4}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert provenance.training_cost(checkpoint) == {"hours": 1.5, "workers": 4, "device_hours": 4.0}
+    expected = {"hours": 1.5, "workers": 4, "device_hours": 4.0, "device": ""}
+    assert provenance.training_cost(checkpoint) == expected, "pruned meanwhile"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "meta.json").write_text("{}")
+    assert provenance.training_cost(checkpoint) == expected, "an earlier version did not tell the device"
+    (checkpoint / "meta.json").write_text('{"device": "NVIDIA H100"}')
+    assert provenance.training_cost(checkpoint) == expected | {"device": "NVIDIA H100"}
     assert provenance.training_cost(tmp_path / "exported") is None
     (tmp_path / "metrics.jsonl").unlink()
     assert provenance.training_cost(checkpoint) is None

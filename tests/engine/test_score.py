@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from packs import write_small_pack
 
 from nrh_dist import config
@@ -15,6 +16,7 @@ from nrh_dist.engine import measures, score
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.run import run
 from nrh_dist.models.ptc import Encoder
+from nrh_dist.perceptual import Perceptual, weights_path
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,32 @@ def test_an_encoder_that_models_have_in_common_runs_once_and_changes_nothing(pac
     counted.clear()
     scored(pack, [folders[0], other])
     assert len(counted) == 2, "an encoder that has learned is another one"
+
+
+def test_lpips_is_in_its_column_and_the_real_images_are_looked_at_once(pack, runs, tmp_path, monkeypatch):
+    """With a backbone of random weights where torch keeps AlexNet's."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = weights_path()
+    path.parent.mkdir(parents=True)
+    torch.manual_seed(3)
+    torch.save(torchvision.models.AlexNet().features.state_dict(prefix="features."), path)
+    found = score.entries([str(folder) for folder in runs.values()])[:3]  # identity, DIH-M and C_p
+    one = score.Scorer(pack.root, found, lpips=True, peaks=False, device=torch.device("cpu"))
+    looked = []
+    features = Perceptual.features
+    monkeypatch.setattr(Perceptual, "features", lambda self, image: looked.append(image) or features(self, image))
+    rows = pack.rows("test")
+    values = one.score(rows).reshape(len(rows), len(found), -1)[:, :, measures.NAMES.index("lpips")]
+    assert len(looked) == 1 + len(found)
+    monkeypatch.undo()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    batch, judge = gather(pack, rows, torch.device("cpu")), Perceptual()
+    assert torch.equal(looked[0], batch.real)
+    with torch.no_grad():
+        outputs = [batch.composite, *(predict(batch.composite, batch.mask).image for predict in one.predict[1:])]
+    for number, output in enumerate(outputs):
+        assert values[:, number] == pytest.approx(judge.lpips(output.clamp(-1, 1), batch.real).flatten().numpy())
+    assert (values > 0).all() and len(np.unique(values)) == values.size
 
 
 def test_run_names_stay_apart_and_tell_whose_masks_they_are(runs, tmp_path):

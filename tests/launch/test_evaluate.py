@@ -12,21 +12,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from evaluated import content
 from packs import write_tree
 
 from nrh_dist import config, metrics
+from nrh_dist.cli import main
 from nrh_dist.data import coco_exp
 from nrh_dist.data.layouts import Source
-from nrh_dist.data.pack import cached_pack
+from nrh_dist.data.pack import cached_pack, listed, write_pack
 from nrh_dist.data.synthetic import write_sample
+from nrh_dist.engine import checkpoint, select
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.run import run
 from nrh_dist.engine.shards import DONE, FILES
 from nrh_dist.errors import UserError
-from nrh_dist.launch import strips
-from nrh_dist.launch.evaluate import FIRST, Options, evaluate
+from nrh_dist.launch import session, strips
+from nrh_dist.launch.evaluate import FIRST, Options, _provenance, evaluate
 from nrh_dist.launch.scoring import gpu_share
+from nrh_dist.report.html import write as write_report
 from nrh_dist.workflows.coco_exp import make
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -128,6 +132,7 @@ def test_the_cost_and_the_origin_are_told(undisturbed, runs):
     assert told["cpu_hours"] == pytest.approx(told["seconds"] / 3600) and told["environment"]["torch"]
     assert set(told["training"]) == {"my-dih_nm", "my-gated", "my-two_stage", "my-two_stage-true-masks"}
     assert told["training"]["my-gated"]["workers"] == 1
+    assert told["training"]["my-gated"]["device"] == told["device"] == ("GPU" if told["gpus"] else "CPU")
 
 
 def test_the_conventions_of_others_on_request(runs, tree, tmp_path):
@@ -197,6 +202,8 @@ def test_files_say_what_they_should(undisturbed, tree):
     strips = json.loads((undisturbed / "strips" / "strips.json").read_text())
     groups = [strip["group"] for strip in strips["strips"]]
     assert groups[:8] == ["best"] * 2 + ["median"] * 2 + ["worst"] * 2 + ["random"] * 2
+    assert groups[-2:] == ["one photo, several composites"] * 2
+    assert len({strip["name"].split("_")[0] for strip in strips["strips"][-2:]}) == 1
     assert set(groups) == set(strips["rules"]) and len({strip["run"] for strip in strips["strips"]}) == 1
     assert strips["strips"][0]["change"] <= strips["strips"][1]["change"] < strips["strips"][4]["change"]
     pictures = [strip["images"] for strip in strips["strips"]]
@@ -230,6 +237,74 @@ def test_missing_lpips_weights_leave_the_column_empty_and_say_so(undisturbed, mo
     assert all(model["lpips"] is None for model in summary["models"])
 
 
+def test_subsets_together_and_one_alone(runs, tmp_path):
+    """The rows of a sub-set are the same numbers whether others are evaluated with it or not."""
+    root = tmp_path / "root"
+    root.mkdir()
+    for name, seed in (("HFlickr", 1), ("HCOCO", 2)):
+        (write_tree(tmp_path / name, train=0, test=10 + 6 * seed, seed=seed) / "Sample").rename(root / name)
+        for split in ("train", "test"):
+            (root / name / f"Sample_{split}.txt").rename(root / name / f"{name}_{split}.txt")
+    both = evaluate(runs[:1], root, tmp_path / "both", Options(), lambda _: None)
+    alone = evaluate(runs[:1], root / "HCOCO", tmp_path / "alone", Options(), lambda _: None)
+    header, *rows = (both / "per_image.csv").read_text().splitlines()
+    own_header, *own = (alone / "per_image.csv").read_text().splitlines()
+    assert header == own_header and own == [row for row in rows if row.startswith("HCOCO,")] and len(own) == 2 * 22
+    summary, own_summary = (json.loads((one / "summary.json").read_text()) for one in (both, alone))
+    assert summary["datasets"] == {"HCOCO": 22, "HFlickr": 16} and own_summary["datasets"] == {"HCOCO": 22}
+    assert [one["dataset"] for one in summary["models"][::2]] == ["HCOCO", "HFlickr", "all"]
+    assert own_summary["models"] == [one for one in summary["models"] if one["dataset"] == "HCOCO"]
+    page = write_report([both], tmp_path / "report").read_text()
+    assert "Means by sub-set" in page and "HFlickr, 16 images" in page
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_model_that_gives_no_numbers_is_counted_and_on_the_page(value, runs, tree, tmp_path):
+    sound = select.resolve(runs[0])
+    weights = checkpoint.read_weights(sound)
+    last = [name for name in weights if name.endswith("bias")][-1]
+    weights[last] = torch.full_like(weights[last], float(value))
+    broken = checkpoint.save(tmp_path / "broken" / "checkpoints", weights, {}, checkpoint.read_meta(sound))
+    said: list[str] = []
+    out = evaluate([runs[1], str(broken)], tree, tmp_path / "e", Options(), said.append)
+    assert "broken: 44 images of Sample without a finite value, left out of its means" in said
+    with (out / "per_image.csv").open() as file:
+        cells = [row["mse"] for row in csv.DictReader(file) if row["run"] == "broken"]
+    assert cells == [""] * 44
+    found = {one["run"]: one for one in json.loads((out / "summary.json").read_text())["models"]}
+    assert (found["broken"]["not_finite"], found["broken"]["mse"]) == (44, None) and found["my-gated"]["mse"] > 0
+    page = write_report([out], tmp_path / "report").read_text()
+    assert "DIH-NM: 44 images without a value, left out." in page
+
+
+def test_samples_that_the_pack_lacks_are_told(tmp_path):
+    """Of both lists: a pack does not say of which they were."""
+    root, said = write_tree(tmp_path / "tree", train=4, test=12), []
+    (root / "Sample" / "composite_images" / "s2_1_1.png").write_bytes(b"no picture")
+    (root / "Sample" / "masks" / "s5_0.png").unlink()
+    source = Source(root)
+    pack = write_pack(listed(source, 2), tmp_path / "pack", 64, 1, lambda _: None, 2)
+    out = evaluate(["identity"], pack.root, tmp_path / "e", Options(), said.append)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["left_out"] == {"count": 2, "names": [name for name, _ in pack.skipped]}
+    assert sorted(summary["left_out"]["names"]) == ["Sample/s2_1_1", "Sample/s5_0_1"]
+    assert summary["datasets"] == {"Sample": 10}
+    assert [line for line in said if line.startswith("2 samples of the data are left out")]
+    page = write_report([out], tmp_path / "report").read_text()
+    assert "2 samples of the data, whose files cannot be used, are in no number: Sample/s2_1_1, Sample/s5_0_1." in page
+
+
+def test_a_root_that_lacks_a_real_photo_is_refused_in_one_line(tmp_path, capfd):
+    root = write_tree(tmp_path / "tree", train=4, test=12)
+    (root / "Sample" / "real_images" / "s3.png").unlink()
+    with pytest.raises(SystemExit) as exit:
+        main(["evaluate", "identity", "--data", str(root), "--out", str(tmp_path / "e")])
+    said = capfd.readouterr()
+    assert exit.value.code == 1
+    (line,) = [line for line in (said.out + said.err).splitlines() if line.strip()]
+    assert "real_images/s3.png: is missing" in line and "nrh data verify" in line and not (tmp_path / "e").exists()
+
+
 def test_mistakes(runs, tree, undisturbed, tmp_path):
     with pytest.raises(UserError, match="no checkpoint, run or sweep folder"):
         evaluate([str(tmp_path / "none")], tree, tmp_path / "e", Options(), print)
@@ -247,7 +322,6 @@ def test_mistakes(runs, tree, undisturbed, tmp_path):
 
 def test_identity_on_real_triplets(real_photos):
     """The documented errors of doing nothing on three real composites."""
-    import torch
     from PIL import Image
 
     def tensor(name):
@@ -256,6 +330,14 @@ def test_identity_on_real_triplets(real_photos):
 
     found = [metrics.mse(tensor(f"{n}-composite.png"), tensor(f"{n}-real.png")).item() for n in (1, 2, 3)]
     assert found == pytest.approx([2664.7, 683.0, 488.7], abs=0.06)
+
+
+@pytest.mark.parametrize(("actors", "used"), [(1, 1), (2, 2), (3, 2)])
+def test_gpu_hours_are_those_of_the_gpus_that_actors_had(actors, used, monkeypatch):
+    monkeypatch.setattr(session, "resources", lambda: {"CPU": 4.0, "GPU": 2.0})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # those of other machines
+    told = _provenance([], actors, {"started": "now", "seconds": 1800.0, "images": 900})
+    assert (told["device"], told["gpus"], told["gpu_hours"], told["cpu_hours"]) == ("GPU", 2, 0.5 * used, 0.5 * actors)
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 3, 4, 8])

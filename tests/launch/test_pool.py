@@ -2,6 +2,7 @@ import os
 import signal
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,57 @@ def test_a_killed_actor_costs_nothing_but_time(tmp_path):
     results = run(tmp_path, list(range(100, 160)), 2, said)
     killer.join()
     assert sorted(results) == [(i, (100 + i) ** 2) for i in range(60)]
-    assert said == ["an actor died; its item is done again on a new one"]
+    assert said == ["an actor died; its items are done again on a new one"]
+
+
+class Slow:
+    """Takes a moment over every item, and says when it began with it."""
+
+    def work(self, item: int) -> tuple[int, float, float]:
+        began = time.monotonic()
+        time.sleep(0.2)
+        return os.getpid(), began, time.monotonic()
+
+
+def test_an_actor_has_its_next_item_already_when_one_is_done():
+    """Nobody waits for the driver, however long it takes over a result."""
+    import ray
+
+    actor = ray.remote(num_cpus=1)(Slow)
+    times = []
+
+    def done(_: int, result: tuple[int, float, float]) -> None:
+        times.append(result)
+        time.sleep(0.15)
+
+    with Pool(actor.remote, 1, print) as pool:
+        pool.map([0], lambda *_: None)
+        pool.map([0] * 5, done)
+    assert max(later[1] - earlier[2] for earlier, later in pairwise(times)) < 0.1
+
+
+def test_a_few_items_are_spread_over_all_actors():
+    import ray
+
+    actor = ray.remote(num_cpus=1)(Slow)
+    found = []
+    with Pool(actor.remote, 2, print) as pool:
+        pool.map([0] * 2, lambda _, result: found.append(result[0]))
+    assert len(set(found)) == 2
+
+
+def test_an_item_is_not_blamed_for_the_one_before_it(tmp_path):
+    """Whatever stands behind the killer is done; only the killer runs out of actors."""
+    import ray
+
+    actor = ray.remote(num_cpus=1)(Worker)
+    found = []
+    with (
+        pytest.raises(UserError, match="item 1 lost 3 actors"),
+        Pool(lambda: actor.remote(str(tmp_path)), 1, print) as pool,
+    ):
+        pool.map([1, 13, 3, 4], lambda index, value: found.append((index, value)))
+    assert sorted(found) == [(0, 1), (2, 9), (3, 16)]
 
 
 def test_an_item_that_kills_its_actors_ends_the_run(tmp_path):
@@ -110,7 +161,7 @@ def test_a_result_that_died_with_its_machine_is_made_again(tmp_path, monkeypatch
     monkeypatch.setattr(ray, "get", get_once_lost)
     said = []
     assert sorted(run(tmp_path, [1, 2, 3], 1, said)) == [(0, 1), (1, 4), (2, 9)]
-    assert said == ["an actor died; its item is done again on a new one"]
+    assert said == ["an actor died; its items are done again on a new one"]
 
 
 def test_a_failing_item_raises_what_it_raised(tmp_path):

@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from nrh_dist.engine.shards import DONE, FILES
 from nrh_dist.errors import UserError
-from nrh_dist.launch import scoring
+from nrh_dist.launch import scoring, session
 
 SUMMARY = json.dumps({"schema": 1, "checkpoints": []})
 
@@ -142,3 +143,27 @@ def test_csv_files_are_utf_8_whatever_the_locale(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(io, "text_encoding", lambda encoding, *_: encoding or "latin-1")
     scoring.write_csv(tmp_path / "a.csv", ["name"], [{"name": "größe"}])
     assert (tmp_path / "a.csv").read_bytes() == "name\ngröße\n".encode()
+
+
+@pytest.mark.parametrize("actors", [1, 2, 7])
+@pytest.mark.parametrize("count", [0, 1, 3, 32, 64, 625])
+def test_items_of_work_get_shorter_towards_the_end(count: int, actors: int) -> None:
+    items = scoring.items_of(range(100, 100 + count), actors)
+    assert [chunk for item in items for chunk in item] == list(range(100, 100 + count))
+    lengths = [len(item) for item in items]
+    assert lengths == sorted(lengths, reverse=True) and all(1 <= length <= 8 for length in lengths)
+    assert lengths[-2 * actors :] == [1] * min(count, 2 * actors), "what is in flight at the end"
+
+
+@pytest.mark.parametrize(("gpus", "share"), [(0, 0.0), (2, 0.5)])
+def test_each_actor_reserves_its_part_of_a_gpu(gpus: int, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three actors on two GPUs: two of them share one."""
+    import ray
+
+    asked: list[dict[str, float]] = []
+    monkeypatch.setattr(session, "resources", lambda: {"CPU": 4.0, "GPU": float(gpus)})
+    monkeypatch.setattr(ray, "remote", lambda **options: asked.append(options) or (lambda kind: kind))
+    monkeypatch.setattr(scoring, "Pool", lambda start, count, say: count)
+    pack = SimpleNamespace(root=Path("pack"))
+    assert scoring.open_pool(print, pack, [], 3, print) == 3  # type: ignore[arg-type, comparison-overlap]
+    assert asked == [{"num_cpus": 1, "num_gpus": share}]

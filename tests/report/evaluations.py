@@ -34,7 +34,7 @@ PROVENANCE = {
     "gpu_hours": 0.0,
     "cpu_hours": 0.066944,
     "environment": {"python": "3.12.3", "torch": "2.14.0", "platform": "Linux"},
-    "training": {"ptc_dih-seed0": {"hours": 1.5, "workers": 2, "device_hours": 3.0, "device": "cpu"}},
+    "training": {"ptc_dih-seed0": {"hours": 1.5, "workers": 2, "device_hours": 3.0, "device": "CPU"}},
 }
 
 

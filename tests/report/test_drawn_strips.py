@@ -6,6 +6,7 @@ from pathlib import Path
 import evaluations
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from nrh_dist.errors import UserError
@@ -68,6 +69,30 @@ def test_red_is_brighter_blue_is_darker_on_one_fixed_scale(tmp_path: Path) -> No
     assert brighter[0] > brighter[2] + 50
     assert darker[2] > darker[0] + 50
     np.testing.assert_array_equal(colour_of(30, 200)[0], brighter)  # a larger neighbour changes nothing
+
+
+@pytest.mark.parametrize("has_differences", [True, False])
+def test_the_colour_bar_stands_where_there_is_a_difference(
+    has_differences: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below all panels, over the one scale of all reports, with arrows for what is beyond; else the place is white."""
+    bars = []
+    colorbar = Figure.colorbar
+    monkeypatch.setattr(Figure, "colorbar", lambda *a, **k: bars.append(colorbar(*a, **k)) or bars[-1])
+    grey = np.full((64, 64, 3), 100, np.uint8)
+    third = strips.Panel("input − real", np.zeros((64, 64)) if has_differences else None)
+    row = [strips.Panel("input", grey), strips.Panel("real", grey), third, strips.Panel("mask", grey[..., 0])]
+    strips.draw([row], tmp_path / "strip.png")
+    drawn = pixels(tmp_path / "strip.png")
+    top = round((strips.CAPTION + (strips.WIDTH - 3 * strips.GAP) / strips.COLUMNS) * strips.DOTS_PER_INCH) + 3
+    below = drawn[top:]
+    assert (below.min() < 255) == has_differences
+    if has_differences:
+        (bar,) = bars
+        assert (bar.vmin, bar.vmax, bar.extend) == (-strips.DIFFERENCE_LIMIT, strips.DIFFERENCE_LIMIT, "both")
+        assert "levels of 255" in bar.ax.get_xlabel()
+        left, right = (below[:, int(x * below.shape[1])] for x in (0.17, 0.83))
+        assert (left[:, 2] > left[:, 0] + 50).any() and (right[:, 0] > right[:, 2] + 50).any(), "blue to red"
 
 
 def test_a_mask_of_two_classes_keeps_its_colours(section: Section, tmp_path: Path) -> None:

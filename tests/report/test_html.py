@@ -178,7 +178,7 @@ def test_how_it_was_made_is_told(tmp_path: Path) -> None:
     for words in (made["command"], made["commit"], "torch 2.14.0", "0.000 GPU hours, 0.067 CPU hours", "2 actors"):
         assert words in text
     assert "120 s for 40 images, 12.5 images/s" in text
-    assert "1.500 hours, 2 workers, 3.000 device hours, cpu" in text
+    assert "1.500 hours, 2 workers, 3.000 CPU hours, CPU" in text
     assert "cost not recorded: dih_m-seed0" in text
     command = text[text.index("nrh report ") :].splitlines()[0]
     assert shlex.split(command) == ["nrh", "report", str(folder), "--out", str(out), "--against", str(folder)]

@@ -7,9 +7,12 @@ import subprocess
 from math import nan
 from pathlib import Path
 
+import blank_figures
+import evaluations
 import pytest
+from matplotlib.figure import Figure
 
-from nrh_dist.report import table_files
+from nrh_dist.report import html, table_files
 from nrh_dist.report.shown import Column, Row, Table
 
 EVIL = "a_b & 50% of $x^2 \\end{table} #1 ~ <b> | [x] *n* “y” …"
@@ -26,6 +29,8 @@ TABLE = Table(
     ],
     ["fMSE: inside the mask only; ±1 − 2."],
 )
+
+needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 
 
 def written(tmp_path: Path, table: Table = TABLE) -> tuple[list[dict[str, str]], str, str]:
@@ -72,8 +77,8 @@ def test_latex_has_rules_groups_and_bold(tmp_path: Path) -> None:
 
 
 def unescaped(text: str) -> str:
-    """The text without its comment, its escaped letters and its commands' names."""
-    body = text.split("\n", 1)[1]
+    """The text without its comment, its fit to the page, its escaped letters and its commands' names."""
+    body = text.split("\n", 1)[1].replace(table_files.FITTED, "{")
     return re.sub(r"\\\\|\\[&%$#_{}]", "", body)
 
 
@@ -96,12 +101,33 @@ def test_latex_is_balanced_whatever_the_names(tmp_path: Path) -> None:
     assert not any(line.startswith(("[", "*")) for line in text.splitlines())
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def compiled(texts: list[str], folder: Path) -> list[str]:
+    """What pdflatex finds too wide in an article of these tables."""
+    head = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
+    (folder / "all.tex").write_text("\n\\clearpage\n".join([head, *texts, r"\end{document}"]), encoding="utf-8")
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+    return [line for line in done.stdout.splitlines() if line.startswith("Overfull \\hbox")]
+
+
+@needs_latex
 def test_latex_compiles(tmp_path: Path) -> None:
-    _, _, text = written(tmp_path)
-    document = r"\documentclass{article}\usepackage{booktabs}\begin{document}" + text + r"\end{document}"
-    (tmp_path / "all.tex").write_text(document, encoding="utf-8")
-    subprocess.run(["pdflatex", "-halt-on-error", "all.tex"], cwd=tmp_path, check=True, timeout=60)
+    assert compiled([written(tmp_path)[2]], tmp_path) == []
+
+
+@needs_latex
+def test_all_tables_of_a_report_compile_and_fit_on_the_page(tmp_path: Path) -> None:
+    models = ("dih_m", "dih_nm", "ptc_att_dih", "ptc_dih", "two_stage", "gated")
+    sets = {"HCOCO": 60, "HFlickr": 40, "COCOExp": 60, "Mine": 40}
+    now = evaluations.write(tmp_path / "now", sets, models, strips=0, further=True, lpips=None)
+    before = evaluations.write(tmp_path / "before", sets, ("ptc_dih",), leaves={"ptc_dih": 1.4}, strips=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", blank_figures.save)
+        html.write([now], tmp_path / "report", against=before)
+    files = sorted((tmp_path / "report" / "tables").glob("*.tex"))
+    assert len(files) > 20
+    assert compiled([file.read_text(encoding="utf-8") for file in files], tmp_path) == []
 
 
 def test_a_table_without_groups_rows_or_notes(tmp_path: Path) -> None:

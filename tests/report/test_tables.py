@@ -1,5 +1,6 @@
 """The numbers of the tables: against brute force, against laws, and against the paper's own consistency."""
 
+import json
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
@@ -55,6 +56,17 @@ def test_means_match_a_loop_over_the_rows(section: Section) -> None:
         assert found.worse == sum(rise > 0.01 for rise in rises) / 80
         assert found.worse1 == sum(rise > 1 for rise in rises) / 80
         assert isnan(found.lpips)
+
+
+@pytest.mark.parametrize(("count", "listed"), [(2, "HCOCO/a, HCOCO/b."), (30, "HCOCO/a, HCOCO/b, ….")])
+def test_samples_that_were_left_out_are_named(section: Section, count: int, listed: str) -> None:
+    assert not any("are in no number" in note for note in tables.table_2(section).notes)
+    path = section.evaluation.folder / "summary.json"
+    summary = json.loads(path.read_text())
+    path.write_text(json.dumps(summary | {"left_out": {"count": count, "names": ["HCOCO/a", "HCOCO/b"]}}))
+    (found,) = sections([read(section.evaluation.folder)])
+    said = f"{count} samples of the data, whose files cannot be used, are in no number: {listed}"
+    assert said in tables.table_2(found).notes
 
 
 def test_missing_values_are_counted_not_averaged(section: Section) -> None:

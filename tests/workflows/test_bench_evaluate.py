@@ -27,4 +27,5 @@ def test_a_small_bench():
     errors = ["MSE and PSNR of 8 outputs", "MSE and PSNR of 16 outputs"]
     assert [figure.name for figure in figures] == [*errors, "four models together", "two actors"]
     assert [figure.target for figure in figures] == [5.0, None, 1.5, 0.9]
+    assert all("width 0.1" in figure.unit for figure in figures[2:]), "what the models are decides the numbers"
     assert all(math.isfinite(figure.ratio) and figure.ratio > 0.1 for figure in figures)
