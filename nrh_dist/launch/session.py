@@ -29,9 +29,10 @@ _ENVIRONMENT = {
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "120",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
 }
-# Of a Ray of one's own: nobody announces the end of this machine to it, nobody asks it for the history of tasks, and
-# where its head is gone, it will not come back.
+# Of a Ray of one's own: who comes without its token is refused, nobody announces the end of this machine to it, nobody
+# asks it for the history of tasks, and where its head is gone, it will not come back.
 _LOCAL = {
+    "RAY_AUTH_MODE": "token",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_task_events_report_interval_ms": "0",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
@@ -45,12 +46,14 @@ def connect(say: Say) -> None:
     ``free_orphans``. ``UserError`` if the address does not answer.
     """
     import ray
+    from ray._raylet import Config  # type: ignore[attr-defined]
 
     if ray.is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS")
     for key, value in (_ENVIRONMENT if address else _ENVIRONMENT | _LOCAL).items():
         os.environ.setdefault(key, value)
+    Config.initialize("")  # Ray's import has read the environment as it was; else nobody makes the token
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address:
         # A second Ray on the same machine confuses Ray's own helpers unless every process knows its address.
