@@ -26,7 +26,7 @@ from nrh_dist.engine.files import write_json
 from nrh_dist.engine.guard import BadStep, Decision, Guard, decide
 from nrh_dist.engine.keeper import Keeper
 from nrh_dist.engine.mirror import NOWHERE, Copy
-from nrh_dist.engine.notice import Ask, Notice, Stopped
+from nrh_dist.engine.notice import Ask, Left, Notice, Stopped
 from nrh_dist.engine.progress import Progress, Say
 from nrh_dist.engine.state import TrainState
 from nrh_dist.engine.tasks import Task
@@ -88,7 +88,7 @@ class Fit:
         """Train from where the run is to the last epoch; returns the last row.
 
         Raises ``UserError`` when losses or gradients stay not finite (no checkpoint of such weights is written), and
-        ``Stopped`` after a checkpoint where ``notice`` asks for the end.
+        ``Stopped`` or ``Left`` after a checkpoint where ``notice`` asks for the end.
         """
         self.feed = feed
         progress = Progress((self.config.train.epochs - self.state.epoch) * len(self.train_rows), self.say)
@@ -165,6 +165,8 @@ class Fit:
                 self._save()
             if asked is Notice.STOP:
                 raise Stopped(f"stopped at step {state.step}, as asked: the same command goes on")
+            if asked is Notice.LEAVE:
+                raise Left(f"left at step {state.step}, before a machine of this run goes")
             if seen == global_size:
                 self._settle()
         state.epoch_step = 0

@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread, current_thread, main_thread
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
+from nrh_dist.engine.notice import Left
 from nrh_dist.engine.progress import Say
 from nrh_dist.errors import UserError
+
+Raised = TypeVar("Raised", bound=Exception)
 
 # Ray polls its workers for reports every 2 s by default, and a second report blocks the loop until the first is polled;
 # and it would run them at niceness 15, behind its own helpers.
@@ -152,8 +155,16 @@ def cause(error: Exception) -> str:
     reason = str(error).strip().splitlines()[-1].partition(" Some common causes")[0].strip()
     if isinstance(error, WorkerGroupError):
         ranks = ", ".join(map(str, sorted(error.worker_failures)))
-        return f"worker {ranks} died ({reason})"
+        left = raised(error, Left)
+        return str(left) if left else f"worker {ranks} died ({reason})"
     return reason
+
+
+def raised(error: Exception, kind: type[Raised]) -> Raised | None:
+    """What of ``kind`` a worker of a training raised, where that is what ended it."""
+    failures = getattr(error, "worker_failures", {}).values()
+    found = (getattr(one, "_base_exc", one) for one in failures)  # Ray wraps it, with its traceback
+    return next((one for one in found if isinstance(one, kind)), None)
 
 
 def free_orphans() -> None:
