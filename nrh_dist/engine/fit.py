@@ -26,7 +26,7 @@ from nrh_dist.engine.files import write_json
 from nrh_dist.engine.guard import BadStep, Decision, Guard, decide
 from nrh_dist.engine.keeper import Keeper
 from nrh_dist.engine.mirror import NOWHERE, Copy
-from nrh_dist.engine.notice import Ask, Notice, Stopped
+from nrh_dist.engine.notice import Ask, Left, Notice, Stopped
 from nrh_dist.engine.progress import Progress, Say
 from nrh_dist.engine.state import TrainState
 from nrh_dist.engine.tasks import Task
@@ -89,7 +89,7 @@ class Fit:
         """Train from where the run is to the last epoch; returns the last row.
 
         Raises ``UserError`` when losses or gradients stay not finite (no checkpoint of such weights is written), and
-        ``Stopped`` after a checkpoint where ``notice`` asks for the end.
+        ``Stopped`` or ``Left`` after a checkpoint where ``notice`` asks for the end.
         """
         self.feed = feed
         progress = Progress((self.config.train.epochs - self.state.epoch) * len(self.train_rows), self.say)
@@ -164,14 +164,17 @@ class Fit:
             is_due = is_time or asked is not Notice.NONE
             if is_due:
                 self._save()
-            if asked is Notice.STOP:
-                raise self._stopped()
+            if asked is not Notice.NONE:
+                raise self._ended(asked)
             if seen == global_size:
                 self._settle()
         return seen
 
-    def _stopped(self) -> Stopped:
-        return Stopped(f"stopped at step {self.state.step}, as asked: the same command goes on")
+    def _ended(self, asked: Notice) -> Stopped | Left:
+        """How a run that saved a checkpoint ends before its time."""
+        if asked is Notice.STOP:
+            return Stopped(f"stopped at step {self.state.step}, as asked: the same command goes on")
+        return Left(f"left at step {self.state.step}, before a machine of this run goes")
 
     def _save(self) -> None:
         if self.state.bad_in_a_row:  # weights that may be spoilt are nothing to go back to
@@ -251,7 +254,7 @@ class Fit:
     def _validate(self) -> dict[str, float]:
         """Means over all validation images, each scored by exactly one rank.
 
-        ``Stopped`` where any rank is asked to, with a checkpoint before it, of an epoch that is still to be validated.
+        ``Stopped`` or ``Left`` where any rank is asked to, with a checkpoint of an epoch that is still to be validated.
         """
         self.model.eval()
         own = shard(self.val_rows, self.place.rank, self.place.world)
@@ -270,12 +273,13 @@ class Fit:
         return {f"val/{name}": value for name, value in zip(names, means.tolist(), strict=True)}
 
     def _heed(self) -> None:
-        """Save, and stop, where any rank is asked to. All ranks must call it."""
+        """Save, and end, where any rank is asked to. All ranks must call it."""
         asked = Notice(max(gather_objects(int(self.notice()), self.place)))
-        if asked is not Notice.NONE and self.optimiser:
+        if asked is Notice.NONE:
+            return
+        if self.optimiser:
             self._save()
-        if asked is Notice.STOP:
-            raise self._stopped()
+        raise self._ended(asked)
 
     def _learning_rate(self) -> float:
         """The rate of the epoch under way: constant, or a cosine that restarts every ``restart_epochs`` epochs."""

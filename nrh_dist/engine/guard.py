@@ -85,10 +85,10 @@ class Guard:
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         bad = ~(torch.isfinite(own) & torch.isfinite(norm))
-        asked = [float(notice is Notice.SAVE), float(notice is Notice.STOP)]
+        asked = [float(notice is Notice.LEAVE), float(notice is Notice.STOP)]
         values = torch.stack([own, bad.double(), *own.new_tensor(asked)])
-        loss, not_finite, save, stop = sum_over_ranks(values, self.place).tolist()
-        asked_by_any = Notice.STOP if stop else Notice.SAVE if save else Notice.NONE
+        loss, not_finite, leave, stop = sum_over_ranks(values, self.place).tolist()
+        asked_by_any = Notice.STOP if stop else Notice.LEAVE if leave else Notice.NONE
         return Consensus(loss, not not_finite, asked_by_any)
 
     def describe(self, state: TrainState, names: Sequence[str], losses: Tensor) -> BadStep:

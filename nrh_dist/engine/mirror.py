@@ -286,15 +286,16 @@ def mirror_of(config: Config, folder: Path, say: Say) -> Copy:
 def completed(copy: Copy, place: Place, say: Say) -> Iterator[None]:
     """Have the main rank complete the copy when the block ends.
 
-    Where that fails after a training that ended as it should, or stopped as it was asked to, this is a ``UserError``
-    that tells what is only on this disk. After a mistake it is only said, and after a crash nothing is tried: who
-    starts the run again sends it.
+    Where that fails after a training that ended as it should, or stopped or left as it was asked to, the error tells
+    what is only on this disk. After a mistake it is only said, and after a crash nothing is tried: who starts the run
+    again sends it.
     """
     try:
         yield
-    except notice.Stopped as stopped:
-        if place.is_main and (mistake := _mistake(copy.finish)):
-            raise notice.Stopped(f"{stopped}; {mistake}") from None
+    except (notice.Stopped, notice.Left) as ended:  # on all ranks, which wait: a launcher ends all when one has ended
+        mistake = _mistake(copy.finish) if place.is_main else None
+        if mistake := from_main(mistake, place):
+            raise type(ended)(f"{ended}; {mistake}") from None
         raise
     except UserError:
         if place.is_main and (mistake := _mistake(copy.finish)):

@@ -1,4 +1,4 @@
-"""What a run is asked between two steps: to save at once, or to save and stop.
+"""What a run is asked between two steps: to save and leave its machines, or to save and stop.
 
 Three ask: a signal (SIGTERM, where there is no launcher), the file ``.stop`` in the run's folder (a launcher that got
 the signal), and whatever knows of a machine about to go (a launcher's ``more``). Any rank may be asked; the loop takes
@@ -16,19 +16,22 @@ from nrh_dist.errors import UserError
 
 STOP_FILE = ".stop"
 LOOK_SECONDS = 1.0  # between two looks at the file and at ``more``: either may cost a network round trip
-SAVE_SECONDS = 5.0  # between two checkpoints while the end of a machine is announced
 
 
 class Notice(IntEnum):
-    """What is asked: nothing, a checkpoint now, or a checkpoint and the end."""
+    """What is asked: nothing, or a checkpoint and the end, of this start (another one follows) or of the run."""
 
     NONE = 0
-    SAVE = 1
+    LEAVE = 1
     STOP = 2
 
 
 class Stopped(UserError):
     """The run saved a checkpoint and ended early, as it was asked to."""
+
+
+class Left(Exception):
+    """This start of the run ended early, with a checkpoint, because a machine is about to go: another one follows."""
 
 
 Ask = Callable[[], Notice]
@@ -66,24 +69,15 @@ class Signal:
 
 
 class Notices:
-    """The largest of what is asked by the run's stop file and by ``more``.
-
-    A standing SAVE is passed on every ``SAVE_SECONDS`` only: what is lost when the machine goes is the time since.
-    """
+    """What is asked by the run's stop file, or else by ``more``."""
 
     def __init__(self, folder: Path, more: Ask, clock: Callable[[], float] = time.monotonic) -> None:
         self._stop, self._more, self._clock = folder / STOP_FILE, more, clock
-        self._looked = self._saved = float("-inf")
+        self._looked = float("-inf")
 
     def __call__(self) -> Notice:
         now = self._clock()
         if now - self._looked < LOOK_SECONDS:
             return Notice.NONE
         self._looked = now
-        asked = Notice.STOP if self._stop.exists() else self._more()
-        if asked is not Notice.SAVE:
-            return asked
-        if now - self._saved < SAVE_SECONDS:
-            return Notice.NONE
-        self._saved = now
-        return Notice.SAVE
+        return Notice.STOP if self._stop.exists() else self._more()

@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread, current_thread, main_thread
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
+from nrh_dist.engine.notice import Left
 from nrh_dist.engine.progress import Say
 from nrh_dist.errors import UserError
+
+Raised = TypeVar("Raised", bound=Exception)
 
 # Ray polls its workers for reports every 2 s by default, and a second report blocks the loop until the first is polled;
 # and it would run them at niceness 15, behind its own helpers.
@@ -29,9 +32,10 @@ _ENVIRONMENT = {
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "120",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
 }
-# Of a Ray of one's own: nobody announces the end of this machine to it, nobody asks it for the history of tasks, and
-# where its head is gone, it will not come back.
+# Of a Ray of one's own: who comes without its token is refused, nobody announces the end of this machine to it, nobody
+# asks it for the history of tasks, and where its head is gone, it will not come back.
 _LOCAL = {
+    "RAY_AUTH_MODE": "token",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_task_events_report_interval_ms": "0",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
@@ -45,12 +49,14 @@ def connect(say: Say) -> None:
     ``free_orphans``. ``UserError`` if the address does not answer.
     """
     import ray
+    from ray._raylet import Config  # type: ignore[attr-defined]
 
     if ray.is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS")
     for key, value in (_ENVIRONMENT if address else _ENVIRONMENT | _LOCAL).items():
         os.environ.setdefault(key, value)
+    Config.initialize("")  # Ray's import has read the environment as it was; else nobody makes the token
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address:
         # A second Ray on the same machine confuses Ray's own helpers unless every process knows its address.
@@ -149,8 +155,16 @@ def cause(error: Exception) -> str:
     reason = str(error).strip().splitlines()[-1].partition(" Some common causes")[0].strip()
     if isinstance(error, WorkerGroupError):
         ranks = ", ".join(map(str, sorted(error.worker_failures)))
-        return f"worker {ranks} died ({reason})"
+        left = raised(error, Left)
+        return str(left) if left else f"worker {ranks} died ({reason})"
     return reason
+
+
+def raised(error: Exception, kind: type[Raised]) -> Raised | None:
+    """What of ``kind`` a worker of a training raised, where that is what ended it."""
+    failures = getattr(error, "worker_failures", {}).values()
+    found = (getattr(one, "_base_exc", one) for one in failures)  # Ray wraps it, with its traceback
+    return next((one for one in found if isinstance(one, kind)), None)
 
 
 def free_orphans() -> None:

@@ -104,7 +104,7 @@ def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Ev
 
 
 def _trainer(config: Config, pack: Path, folder: Path, gpus: float, is_trial: bool) -> Any:
-    """A TorchTrainer of ``_worker`` without restarts of its own, but for announced preemptions: those are unlimited."""
+    """A TorchTrainer of ``_worker``; of its own restarts it has only those after a preemption, without a limit."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import ScalingConfig
@@ -189,11 +189,13 @@ def _worker(loop_config: dict[Any, Any]) -> None:
 
 
 def preemption() -> Notice:
-    """SAVE while Ray announces that a machine of this run is about to be taken away.
+    """LEAVE while Ray announces that a machine of this run is about to be taken away.
 
-    The public ``ray.train.get_preemption_info`` is a barrier of all ranks; this reads what this process was told.
+    Ray would let all train on until then, and what they learn after their last checkpoint would be lost. Who leaves at
+    once has the time that is left for sending the checkpoint, and asks for another machine sooner. The public
+    ``ray.train.get_preemption_info`` is a barrier of all ranks; this reads what this process was told.
     """
     from ray.train.v2._internal.execution.context import get_train_context
 
     announced = get_train_context().preemption_context.preemption_info is not None
-    return Notice.SAVE if announced else Notice.NONE
+    return Notice.LEAVE if announced else Notice.NONE

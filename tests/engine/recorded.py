@@ -26,6 +26,7 @@ from nrh_dist.engine.dist import Place
 from nrh_dist.engine.files import read_lines
 from nrh_dist.engine.fit import Fit
 from nrh_dist.engine.keeper import Keeper
+from nrh_dist.engine.notice import Left
 from nrh_dist.errors import UserError
 
 COMMON = ("preset=tiny", "model.width=0.1", "data.val_fraction=0.3", "train.batch_size=4", "train.epochs=3")
@@ -33,6 +34,7 @@ STEPS = 4  # of an epoch, with the 14 training rows of ``write_small_pack()`` an
 RECORD = "record-rank{}.jsonl"
 LIMIT = 180.0  # seconds for one training
 MISTAKE = 3  # exit code of a child that met a UserError, which its record tells
+LEFT = 4  # exit code of a child that left before its machine goes
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["pytest", "torch", "torch._dynamo", "torch.optim", "nrh_dist.engine.run"])
@@ -315,6 +317,8 @@ def _rank(
     except UserError as error:
         recorder.write(mistake=str(error), kind=type(error).__name__)
         os._exit(MISTAKE)
+    except Left:
+        os._exit(LEFT)
     if world > 1:
         dist.barrier()
     os._exit(0)  # gloo's threads now and then abort an ordinary end of the interpreter

@@ -1,4 +1,4 @@
-"""What a run is asked while it trains: a checkpoint now, or a checkpoint and the end."""
+"""What a run is asked while it trains: a checkpoint and the end, of this start or of the run."""
 
 import json
 import os
@@ -7,15 +7,14 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from itertools import pairwise
 
 import pytest
 from packs import write_small_pack
-from recorded import COMMON, MISTAKE, STEPS, around_step, ends, record, starts, train
+from recorded import COMMON, LEFT, MISTAKE, STEPS, around_step, ends, record, starts, train
 
 from nrh_dist.engine import checkpoint, fit, notice
 from nrh_dist.engine.dist import Place
-from nrh_dist.engine.notice import LOOK_SECONDS, SAVE_SECONDS, Notice, Notices, Signal, ask_to_stop, forget, nothing
+from nrh_dist.engine.notice import LOOK_SECONDS, Notice, Notices, Signal, ask_to_stop, forget, nothing
 
 WORDS = ("model.name=dih_nm", "train.checkpoint_steps=100", "train.keep_checkpoints=50")
 
@@ -63,19 +62,16 @@ def test_the_stop_file_asks_until_it_is_forgotten(tmp_path):
     assert notices() is Notice.NONE
 
 
-def test_a_standing_announcement_is_a_checkpoint_every_few_seconds(tmp_path):
+def test_what_else_asks_is_looked_at_once_a_second_and_the_stop_file_beats_it(tmp_path):
     clock, looks = Clock(), []
-    notices = Notices(tmp_path, lambda: looks.append(clock.now) or Notice.SAVE, clock)
-    answered = []
+    notices = Notices(tmp_path, lambda: looks.append(clock.now) or Notice.LEAVE, clock)
+    answers = []
     for _ in range(200):
-        if notices() is Notice.SAVE:
-            answered.append(clock.now)
+        answers.append(notices())
         clock.now += 0.25
-    assert answered[0] == 100.0 and len(answered) == 200 * 0.25 // SAVE_SECONDS
-    assert {later - earlier for earlier, later in pairwise(answered)} == {SAVE_SECONDS}
-    assert len(looks) == 200 * 0.25 // LOOK_SECONDS
+    assert answers.count(Notice.LEAVE) == len(looks) == 200 * 0.25 // LOOK_SECONDS and answers[0] is Notice.LEAVE
     ask_to_stop(tmp_path)
-    assert notices() is Notice.STOP, "the end is asked of a run that is to save, too"
+    assert notices() is Notice.STOP, "the end is asked of a run that is to leave, too"
 
 
 @dataclass(frozen=True)
@@ -148,11 +144,11 @@ class AsksInValidation:
         return lambda: self.what if is_asked and under_way == [self.epoch] else Notice.NONE
 
 
-@pytest.mark.parametrize(("world", "rank"), [(1, 0), (2, 1)])
-def test_asked_in_a_validation_it_saves_what_was_trained_and_validates_it_later(tmp_path, pack, world, rank):
+@pytest.mark.parametrize(("world", "rank", "what"), [(1, 0, Notice.LEAVE), (2, 1, Notice.STOP)])
+def test_asked_in_a_validation_it_saves_what_was_trained_and_validates_it_later(tmp_path, pack, world, rank, what):
     words = (*WORDS, "data.val_fraction=0.7", "train.batch_size=2")  # a validation of several batches
-    ask = AsksInValidation(Notice.STOP, 2, rank)
-    assert train(tmp_path / "r", pack, words, world, ask) == [MISTAKE] * world
+    code = {Notice.STOP: MISTAKE, Notice.LEAVE: LEFT}[what]
+    assert train(tmp_path / "r", pack, words, world, AsksInValidation(what, 2, rank)) == [code] * world
     newest = checkpoint.read_meta(checkpoint.newest(tmp_path / "r").path)
     assert newest["epoch"] == 1 and newest["step"] == starts(tmp_path / "r")[0][-1], "no step is lost"
     assert train(tmp_path / "r", pack, words, world) == [0] * world
@@ -165,20 +161,18 @@ def test_asked_in_a_validation_it_saves_what_was_trained_and_validates_it_later(
     assert rows[0] == rows[1]
 
 
-def test_saving_in_a_validation_ends_nothing(tmp_path, pack):
-    words = (*WORDS, "data.val_fraction=0.7", "train.batch_size=2")
-    assert train(tmp_path / "r", pack, words, 1, AsksInValidation(Notice.SAVE, 2, 0)) == [0]
-    names = [checkpoint.position(path.name) for path in checkpoint.checkpoints(tmp_path / "r")]
-    per_epoch = len(starts(tmp_path / "r")[0]) // 3
-    assert names == [(per_epoch, 1), (2 * per_epoch, 1), (2 * per_epoch, 2), (3 * per_epoch, 3)]
-
-
-def test_an_announced_preemption_saves_at_that_step_and_goes_on(tmp_path, pack):
-    world = 2
-    assert train(tmp_path / "r", pack, WORDS, world, Asks(Notice.SAVE, 6, 1)) == [0] * world
-    saved = [checkpoint.read_meta(path)["step"] for path in checkpoint.checkpoints(tmp_path / "r")]
-    assert saved == [4, 6, 8, 12], "and not at 7: one in SAVE_SECONDS"
-    assert starts(tmp_path / "r", 1) == [list(range(1, 3 * STEPS + 1))]
+def test_an_announced_preemption_saves_at_that_step_and_another_start_loses_none(tmp_path, pack):
+    """The checkpoint is in the storage when the machine may go."""
+    world, words = 2, (*WORDS, f"storage={tmp_path / 'kept'}")
+    assert train(tmp_path / "r", pack, words, world, Asks(Notice.LEAVE, 6, 1)) == [LEFT] * world
+    for each in range(world):
+        assert starts(tmp_path / "r", each) == [list(range(1, 7))]
+    for place in (tmp_path / "r", tmp_path / "kept" / "r"):
+        assert checkpoint.newest(place).path.name == "epoch-0001-step-000006"
+    assert train(tmp_path / "r", pack, words, world) == [0] * world
+    assert starts(tmp_path / "r", 1)[1] == list(range(7, 3 * STEPS + 1))
+    assert train(tmp_path / "whole", pack, WORDS, world) == [0] * world
+    assert ends(tmp_path / "r", world) == ends(tmp_path / "whole", world)
 
 
 @pytest.mark.parametrize("world", [1, pytest.param(2, marks=pytest.mark.slow)])

@@ -12,7 +12,7 @@ REAL_WORKER, REAL_STEP = train._worker, Fit._step
 def slow(loop_config):
     """A worker whose steps last a tenth of a second, so that a test meets it in mid-epoch.
 
-    ``steps-before`` in the run's folder holds how far the start before the present one came.
+    ``steps-before`` in the run's folder holds how many steps the starts before the present one took.
     """
     started = []
 
@@ -22,9 +22,11 @@ def slow(loop_config):
             if not started and reached.exists():
                 before.write_text(reached.read_text())
             started.append(True)
-            reached.write_text(str(self.state.step))
         time.sleep(0.1)
-        return REAL_STEP(self, *arguments)
+        asked = REAL_STEP(self, *arguments)
+        if self.place.is_main:
+            reached.write_text(str(self.state.step))
+        return asked
 
     return _run_with(step, loop_config)
 

@@ -1,6 +1,7 @@
 """Training through Ray outlives what dies, hangs or is asked to stop, each caused for real."""
 
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from test_train import COMMON, configured, rows_of
 
 from nrh_dist import config
 from nrh_dist.engine import checkpoint
+from nrh_dist.engine.notice import Left
 from nrh_dist.engine.rundir import is_finished
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session, train, worker
@@ -190,6 +192,14 @@ def dead_controller():
     return ActorDiedError()
 
 
+def failed_workers(*raised):
+    from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+    from ray.train.v2.api.exceptions import WorkerGroupError
+
+    wrapped = {rank: UserExceptionWithTraceback(one, f"Traceback ...\n{one!r}") for rank, one in enumerate(raised)}
+    return pickle.loads(pickle.dumps(WorkerGroupError("\n".join(map(str, wrapped.values())), wrapped)))
+
+
 def failed_group():
     from ray.train.v2.api.exceptions import ControllerError
 
@@ -237,6 +247,11 @@ def test_what_a_worker_noted_for_the_user_ends_the_run_without_a_restart(tmp_pat
     with pytest.raises(UserError, match="mend this"):
         train._outlive(lambda: trainer, one, tmp_path, threading.Event(), print)
     assert trainer.fits == 1 and not (tmp_path / worker.MISTAKE).exists()
+
+
+def test_who_left_before_its_machine_goes_did_not_die(tmp_path):
+    fits, said = outlive(tmp_path, [failed_workers(Left("left at step 7"), Left("left at step 7"))])
+    assert fits == 2 and said[0].startswith("left at step 7; starting again")
 
 
 def test_no_restart_after_being_asked_to_stop(tmp_path):

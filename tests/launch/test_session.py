@@ -1,5 +1,11 @@
+import os
+import shutil
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
@@ -63,6 +69,32 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch):
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(UserError, match=r"does not start .*timed out during startup\. This .*same command again"):
         session.connect(lambda _: None)
+
+
+OPEN = """\
+import os
+import ray
+from nrh_dist.launch import nodes, session
+session.connect(print)
+assert ray.get(ray.remote(lambda: 1 + 1).remote()) == 2
+print("asks" if nodes.asks_for_a_token() else "open", os.environ["RAY_AUTH_MODE"])
+"""
+
+
+def test_a_ray_of_our_own_asks_for_its_token():
+    """Whatever Ray's default is, and whether or not there was a token."""
+    home = Path(mkdtemp(prefix="nrh-"))  # short, because Ray puts sockets below it
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    environment = {**kept, "HOME": str(home), "RAY_TMPDIR": str(home)}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", OPEN], env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == "asks token"
+        assert (home / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
+    finally:
+        shutil.rmtree(home)
 
 
 def test_only_what_dead_actors_reserved_is_given_back(ray_session):
