@@ -1,12 +1,15 @@
 # make setup: a virtual environment in .venv with the locked dependencies and this package
 # make demo:  everything on embedded sample data, into demo/ (about four minutes on two CPU cores)
-# make test:  style, types and tests
+# make test:  style, types and tests (about twenty minutes)
+# make test-slow:    what takes minutes each: whole sweeps that are killed, the demo, keys that no file may hold
+# make test-cluster: machines of namespaces under ray up and Slurm that die and come back; root, and the packages
+#                    openssh-server rsync iproute2 slurm-wlm munge (Debian)
 
 PYTHON ?= python3
 VENV := .venv
 NRH := $(VENV)/bin/nrh
 
-.PHONY: setup demo test lint lock clean
+.PHONY: setup demo test test-slow test-cluster lint lock clean
 
 setup: $(VENV)/ready
 
@@ -22,6 +25,13 @@ demo: setup
 
 test: setup lint
 	$(VENV)/bin/python -m pytest
+
+test-slow: setup
+	$(VENV)/bin/python -m pytest -m slow
+
+test-cluster: setup
+	$(VENV)/bin/python tests/cluster/machines.py
+	$(VENV)/bin/python -m pytest -m cluster tests/cluster/test_nodes.py
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -89,9 +90,14 @@ def origin(path: Path) -> Origin:
 
 
 def here(given: Origin, say: Say) -> Path:
-    """``given`` on this machine: where it is, or fetched."""
-    if not given.address or given.path.exists():
+    """``given`` on this machine: where it is, or fetched. ``UserError`` for a plain path that this machine lacks."""
+    if given.path.exists():
         return given.path
+    if not given.address:
+        raise UserError(
+            f"the machine {socket.gethostname()} has no {given.path}: give a folder that all machines see, or an "
+            "address such as s3://bucket/packs/NAME"
+        )
     is_pack = open_storage(given.address).read(PACK) is not None
     return pack(given.address, say) if is_pack else checkpoint_folder(given.address)
 

@@ -14,9 +14,13 @@ import torch
 
 from nrh_dist.config import Config
 from nrh_dist.engine.dist import torchrun_place
+from nrh_dist.engine.files import write_text
 from nrh_dist.engine.notice import nothing
+from nrh_dist.errors import UserError
 from nrh_dist.launch.telling import tell_and_wait
-from nrh_dist.launch.worker import mistake_of, work
+from nrh_dist.launch.worker import work
+
+MISTAKE = ".mistake"  # what a worker found that the user can mend: torch hands on a traceback only
 
 
 def spawn_workers(config: Config, pack: Path, folder: Path, cpus: int, gpus: float) -> None:
@@ -37,9 +41,17 @@ def spawn_workers(config: Config, pack: Path, folder: Path, cpus: int, gpus: flo
         while not group.join():
             pass
     except ProcessException:
-        if mistake := mistake_of(folder):
+        if mistake := _mistake_of(folder):
             raise mistake from None
         raise
+
+
+def _mistake_of(folder: Path) -> UserError | None:
+    """As a worker noted it; the note is taken away."""
+    note = folder / MISTAKE
+    mistake = UserError(note.read_text(encoding="utf-8")) if note.exists() else None
+    note.unlink(missing_ok=True)
+    return mistake
 
 
 def _worker(
@@ -51,5 +63,10 @@ def _worker(
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(workers), "LOCAL_RANK": str(rank)}
     torch.set_num_threads(cpus)
-    report = partial(tell_and_wait, Path(folder)) if rank == 0 else lambda row: None
-    work(config, Path(pack), Path(folder), torchrun_place(gpus), report, nothing)
+    place = torchrun_place(gpus)
+    report = partial(tell_and_wait, Path(folder)) if place.is_main else lambda row: None
+    try:
+        work(config, Path(pack), Path(folder), place, report, nothing, lambda line: None)
+    except UserError as error:
+        write_text(Path(folder) / MISTAKE, str(error))
+        raise

@@ -3,21 +3,24 @@
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 from nrh_dist import config as configuration
-from nrh_dist.engine import checkpoint, fetched, mirror, rundir
+from nrh_dist.engine import fetched, mirror, rundir
 from nrh_dist.engine.assemble import part_checkpoints
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.notice import Notice, ask_to_stop
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.run import find_pack
+from nrh_dist.engine.storage import Storage, StorageProblem
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session
+from nrh_dist.launch.relay import Wire, relayed
 from nrh_dist.launch.telling import tell_and_wait
-from nrh_dist.launch.worker import LOG, mistake_of, work
+from nrh_dist.launch.worker import LOG, work
 from nrh_dist.schema import Config
 
 # With scale.min_workers. Ray's own are a minute each; a machine that has just died counts as room for 20 s.
@@ -62,8 +65,9 @@ def run_workers(config: Config, pack: Path, folder: Path, say: Say, is_trial: bo
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(config.scale.hang_seconds)
     if config.scale.min_workers:
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(ROOM_SECONDS)
-    with session.stopping(lambda: ask_to_stop(folder), say) as asked:
-        _outlive(lambda: _trainer(config, pack, folder, gpus, is_trial), config, folder, asked, say)
+    carried = relayed(folder) if may_see_other_disks(config) else nullcontext()
+    with session.stopping(lambda: ask_to_stop(folder), say) as asked, carried as relay:
+        _outlive(lambda: _trainer(config, pack, folder, gpus, relay, is_trial), config, folder, asked, say)
 
 
 def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Event, say: Say) -> None:
@@ -74,22 +78,22 @@ def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Ev
     from ray.exceptions import RayActorError
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    left, reached = config.scale.max_failures, checkpoint.newest(folder).path
+    left, copy = config.scale.max_failures, mirror.copy_of(config)
+    reached = _reached(copy, folder, "")
     while True:
-        mistake_of(folder)  # by an earlier start
         # Ray's own record of the run is disposable, and a damaged one would stop every restart under this name.
         shutil.rmtree(folder / "ray", ignore_errors=True)
         try:
             trainer().fit()
         except (TrainingFailedError, RayActorError) as error:
-            if mistake := mistake_of(folder):
+            if mistake := session.raised(error, UserError):
                 raise mistake from None
             reason = session.cause(error)
             if isinstance(error, RayActorError):
                 reason = f"Ray's controller of the training died ({reason})"
             if asked.is_set():
                 raise UserError(f"{folder} was asked to stop, and {reason}: the same command goes on") from error
-            newest = checkpoint.newest(folder).path
+            newest = _reached(copy, folder, reached)
             left = left - 1 if newest == reached else config.scale.max_failures
             reached = newest
             if left < 0:
@@ -103,7 +107,17 @@ def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Ev
             shutil.rmtree(folder / "ray", ignore_errors=True)
 
 
-def _trainer(config: Config, pack: Path, folder: Path, gpus: float, is_trial: bool) -> Any:
+def _reached(copy: Storage | None, folder: Path, before: str) -> str:
+    """The name of the newest checkpoint, on this disk or in the copy; ``before`` while the storage does not answer."""
+    try:
+        return mirror.reached(copy, folder)
+    except StorageProblem:
+        return before
+
+
+def _trainer(
+    config: Config, pack: Path, folder: Path, gpus: float, relay: tuple[str, Any] | None, is_trial: bool
+) -> Any:
     """A TorchTrainer of ``_worker``; of its own restarts it has only those after a preemption, without a limit."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -121,6 +135,7 @@ def _trainer(config: Config, pack: Path, folder: Path, gpus: float, is_trial: bo
             "config": configuration.to_dict(configuration.with_absolute_paths(config, Path.cwd())),
             "pack": fetched.origin(pack.absolute()),
             "folder": str(folder.absolute()),
+            "relay": relay,
             "is_trial": is_trial,
         },
         # Longer than any rank's watchdog: the rank that stands still shall say where before its peers give up.
@@ -140,6 +155,11 @@ def require_workers(config: Config, say: Say) -> None:
     workers, gpus = _fewest(config), gpus_per_worker(config)
     cpus = workers * cpus_per_worker(config, gpus)
     session.require(cpus, workers * gpus, f"{workers} workers", say)
+
+
+def may_see_other_disks(config: Config) -> bool:
+    """Whether workers may see another disk than this process: those of a cluster, where a storage holds what counts."""
+    return bool(config.storage) and not session.is_local()
 
 
 def _fewest(config: Config) -> int:
@@ -179,13 +199,18 @@ def _worker(loop_config: dict[Any, Any]) -> None:
     folder = Path(loop_config["folder"])
     if config.storage:  # of a machine that perhaps shares no disk with the driver's
         folder.mkdir(parents=True, exist_ok=True)
+    wire = Wire(loop_config["relay"], folder)
+    pack = fetched.here(loop_config["pack"], wire.tell)
 
     def report(row: dict[str, Any]) -> None:
         if loop_config["is_trial"] and place.is_main:
             tell_and_wait(folder, row)
         ray.train.report(row)
 
-    work(config, fetched.here(loop_config["pack"], print), folder, place, report, preemption)
+    try:
+        work(config, pack, folder, place, report, lambda: max(wire.asked(), preemption()), wire.tell)
+    finally:
+        wire.close()
 
 
 def preemption() -> Notice:

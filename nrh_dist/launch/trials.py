@@ -40,6 +40,7 @@ def note_failure(trial: Path, reason: str) -> None:
 
 def note_stopped(folder: Path, epoch: int) -> None:
     """Write down that the scheduler ended a trial after ``epoch``: a sweep that is resumed leaves it at that."""
+    folder.mkdir(parents=True, exist_ok=True)  # of a trial on another disk
     write_json(folder / STOPPED, {"schema": 1, "epoch": epoch})
 
 

@@ -22,13 +22,14 @@ from nrh_dist.engine.assemble import part_checkpoints
 from nrh_dist.engine.files import write_text
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.run import find_pack
+from nrh_dist.engine.storage import file_system, open_storage
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session, space
 from nrh_dist.launch.progress import Progress, callback
 from nrh_dist.launch.schedulers import scheduler, searcher
 from nrh_dist.launch.space import Space
 from nrh_dist.launch.sweep_copy import SWEEP, copy_of
-from nrh_dist.launch.train import cpus_per_worker, gpus_per_worker, require_workers
+from nrh_dist.launch.train import cpus_per_worker, gpus_per_worker, may_see_other_disks, require_workers
 from nrh_dist.launch.trial import Together, sweep_dir, train_trial
 from nrh_dist.launch.trials import (
     FAILURE,
@@ -39,8 +40,9 @@ from nrh_dist.launch.trials import (
     table_rows,
     write_table,
 )
-from nrh_dist.location import is_remote
+from nrh_dist.location import is_remote, parse
 
+RECORD = ".ray"  # Ray's own, of a sweep that runs: hidden, so that no copy of the sweep takes it for a part
 HEAD, HELPER = "node:__internal_head__", 0.001  # what Ray Train's own helper takes of the head, and waits for
 CLUSTER_TRIALS = 8  # at once on a cluster, at least; a TorchTrainer takes 1.2 GB of the head for each
 STOP_SECONDS = 60.0  # that the trials have to save where the sweep is asked to stop
@@ -147,8 +149,9 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
     from ray import tune as ray_tune
 
     _keep_keys_out_of_logs()
-    for left in (folder / "ray", *(folder / "trials").glob(".t*")):  # by a kill
+    for left in (folder / "trials").glob(".t*"):  # by a kill
         shutil.rmtree(left, ignore_errors=True)
+    _drop_record(first, folder)
     room = room_for(first, say)
     places = {"pack": fetched.origin(pack.absolute()), "home": str(Path.cwd()), "together": room.together}
     trainable = ray_tune.with_parameters(train_trial, searched=searched, **places)
@@ -169,8 +172,8 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
             reuse_actors=first.scale.workers == 1,
         ),
         run_config=ray_tune.RunConfig(
-            name="ray",
-            storage_path=str(folder.absolute()),
+            name=RECORD,
+            **_place_of_record(first, folder),
             verbose=0,
             stop=_stopper(progress, is_on_ray_train=room.together is None),
             callbacks=[callback(progress)],
@@ -179,7 +182,23 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
             checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=None if searched.schedule.pauses else 1),
         ),
     ).fit()
-    shutil.rmtree(folder / "ray", ignore_errors=True)
+    _drop_record(first, folder)
+
+
+def _place_of_record(first: Config, folder: Path) -> dict[str, Any]:
+    """Where Ray keeps its record of the sweep: in its folder; in its copy, where trials perhaps do not see that."""
+    if not may_see_other_disks(first):
+        return {"storage_path": str(folder.absolute())}
+    place = parse(str(first.storage)).child(folder.name)
+    path = place.path if place.kind else str(Path(place.path).absolute())
+    return {"storage_path": path, "storage_filesystem": file_system(place)}
+
+
+def _drop_record(first: Config, folder: Path) -> None:
+    """Remove Ray's record, also one that a kill left: nothing of it is ever read again."""
+    shutil.rmtree(folder / RECORD, ignore_errors=True)
+    if may_see_other_disks(first):
+        open_storage(str(first.storage)).child(folder.name).remove_folder(RECORD)
 
 
 def starting_points(searched: Space, seed: int, folder: Path) -> list[dict[str, Any]]:

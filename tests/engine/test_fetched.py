@@ -51,6 +51,11 @@ def test_a_checkpoint_without_its_manifest_does_not_exist(s3, sent):
         select.resolve(at(f"one/checkpoints/{path.name}"))
 
 
+def test_a_plain_path_that_a_machine_lacks_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"the machine \S+ has no /.*/pack: give a folder that all machines see, or an"):
+        fetched.here(fetched.origin(tmp_path / "pack"), print)
+
+
 def test_another_machine_fetches_what_it_lacks(s3, tmp_path, monkeypatch):
     pack = write_small_pack(tmp_path, train=2).root
     for file in sorted(pack.iterdir(), key=lambda file: file.name == "pack.json"):

@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 
 from nrh_dist.engine.fit import Fit
-from nrh_dist.launch import train
+from nrh_dist.launch import train, trial
 
-REAL_WORKER, REAL_STEP = train._worker, Fit._step
+REAL_WORKER, REAL_TRIAL, REAL_STEP = train._worker, trial.train_trial, Fit._step
 
 
 def slow(loop_config):
@@ -29,6 +29,20 @@ def slow(loop_config):
         return asked
 
     return _run_with(step, loop_config)
+
+
+def elsewhere(loop_config):
+    """A worker of a machine that shares no disk with the driver: its folders lie elsewhere."""
+    folder = Path(loop_config["folder"])
+    root = folder.parent / "elsewhere"
+    run = {**loop_config["config"]["run"], "root": str(root)}
+    moved = {**loop_config, "folder": str(root / folder.name), "config": {**loop_config["config"], "run": run}}
+    return REAL_WORKER(moved)
+
+
+def train_trial_elsewhere(parameters, searched, pack, home, together):
+    """A trial on a machine that shares no disk with the driver: relative paths are of another folder."""
+    REAL_TRIAL(parameters, searched, pack, f"{home}/elsewhere", together)
 
 
 def stands_still_once(loop_config):

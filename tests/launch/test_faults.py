@@ -19,11 +19,12 @@ from packs import write_small_pack
 from test_train import COMMON, configured, rows_of
 
 from nrh_dist import config
-from nrh_dist.engine import checkpoint
+from nrh_dist.engine import checkpoint, mirror
 from nrh_dist.engine.notice import Left
 from nrh_dist.engine.rundir import is_finished
+from nrh_dist.engine.storage import StorageProblem
 from nrh_dist.errors import UserError
-from nrh_dist.launch import session, train, worker
+from nrh_dist.launch import session, train
 
 DEADLINE = 300.0  # seconds that a test waits for anything
 
@@ -226,27 +227,32 @@ def test_restarts_are_counted_whatever_died(tmp_path):
 
 def test_a_start_that_reached_a_new_checkpoint_is_no_failure(tmp_path, monkeypatch):
     names = iter(["none", "a", "a", "b", "b"])
-    monkeypatch.setattr(train.checkpoint, "newest", lambda _: checkpoint.Newest(Path(next(names)), []))
+    monkeypatch.setattr(checkpoint, "newest", lambda _: checkpoint.Newest(Path(next(names)), []))
     fits, said = outlive(tmp_path, [dead_controller() for _ in range(4)])
     assert fits == 5
     assert [line.split("without a new one: ")[1] for line in said] == ["2)", "1)", "2)", "1)"]
 
 
-def test_what_a_worker_noted_for_the_user_ends_the_run_without_a_restart(tmp_path):
-    class Mistaken:
-        fits = 0
+def test_a_checkpoint_that_is_only_in_the_storage_counts_and_a_storage_that_fails_does_not(tmp_path, monkeypatch):
+    """What workers on other machines reach is not on the disk of the driver."""
+    looks = iter(["none", "a", StorageProblem("down"), "b", "b"])
 
-        def fit(self):
-            self.fits += 1
-            (tmp_path / worker.MISTAKE).write_text("mend this")
-            raise failed_group()
+    def reached(copy, folder):
+        if isinstance(look := next(looks), StorageProblem):
+            raise look
+        return look
 
-    trainer = Mistaken()
-    (tmp_path / worker.MISTAKE).write_text("of an earlier start")
+    monkeypatch.setattr(mirror, "reached", reached)
+    _, said = outlive(tmp_path, [dead_controller() for _ in range(4)])
+    assert [line.split("without a new one: ")[1] for line in said] == ["2)", "1)", "2)", "1)"]
+
+
+def test_a_users_mistake_in_a_worker_ends_the_run_without_a_restart(tmp_path):
+    trainer = Dying(tmp_path, [failed_workers(RuntimeError("connection closed"), UserError("mend this"))])
     one = config.load(None, ["scale.max_failures=2"])
-    with pytest.raises(UserError, match="mend this"):
+    with pytest.raises(UserError, match=r"^mend this$"):
         train._outlive(lambda: trainer, one, tmp_path, threading.Event(), print)
-    assert trainer.fits == 1 and not (tmp_path / worker.MISTAKE).exists()
+    assert trainer.fits == 1
 
 
 def test_who_left_before_its_machine_goes_did_not_die(tmp_path):

@@ -1,13 +1,15 @@
 import csv
 import shutil
 
+import faulty
 import pytest
 from packs import write_small_pack
 
-from nrh_dist.engine import checkpoint, select
+from nrh_dist.engine import checkpoint, select, storage
 from nrh_dist.engine.storage import StorageProblem, open_storage
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session
+from nrh_dist.launch import tune as tuning
 from nrh_dist.launch.sweep_copy import NoCopy, SweepCopy, copy_of
 from nrh_dist.launch.tune import tune
 
@@ -154,6 +156,31 @@ def test_a_sweep_goes_on_on_an_empty_disk(ray_session, s3, pack, tmp_path):
     said = []
     tune(space, words, False, said.append)
     assert "is finished" in said[-1] and checkpoint.fault(select.resolve(again)) is None
+
+
+@pytest.mark.parametrize(
+    ("schedule", "trials"),
+    [("asha: {max_epochs: 2, grace_epochs: 1, reduction_factor: 2}", 3), ("hyperband: {max_epochs: 2}", 2)],
+    ids=["asha", "hyperband"],
+)
+def test_trials_on_other_disks_share_nothing_but_the_storage(
+    ray_session, s3, pack, tmp_path, monkeypatch, schedule, trials
+):
+    """Also what Ray keeps of them while it runs: it would look for the driver's folder on their machine."""
+    monkeypatch.setattr(session, "is_local", lambda: False)
+    monkeypatch.setattr(tuning, "train_trial", faulty.train_trial_elsewhere)
+    monkeypatch.chdir(tmp_path)
+    space = tmp_path / "space.yaml"
+    space.write_text(SPACE.replace("none: {max_epochs: 2}", schedule).replace("trials: 2", f"trials: {trials}"))
+    words = [f"data.pack={pack.root}", "run.root=runs", "run.name=sweep", f"storage={s3.address}"]
+    folder = tune(space, words, False, print)
+    assert {row["status"] for row in rows_of(folder)} <= {"finished", "stopped early"}
+    assert checkpoint.fault(select.resolve(folder)) is None
+    pointers = [line for line in s3.seen if line.startswith("PUT") and "pointer.json" in line]
+    assert pointers and all("/kept/sweep/.ray/" in line for line in pointers)
+    there = place_of(s3).location
+    assert not [path for path, _ in storage._Files(there).listed(there.path) if "/.ray/" in path]
+    assert not (folder / tuning.RECORD).exists()
 
 
 def test_weights_that_are_taken_over_by_path_need_one_disk(ray_session, s3, pack, tmp_path, monkeypatch):
