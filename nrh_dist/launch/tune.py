@@ -11,6 +11,7 @@ import math
 import shlex
 import shutil
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -158,7 +159,7 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
     parameters = starting_points(searched, first.seed, folder)
     is_drawn = bool(parameters)
     tried = {index: noted(one)["assignment"] for index, one in begun(folder).items()}
-    ray_tune.Tuner(
+    tuner = ray_tune.Tuner(
         ray_tune.with_resources(trainable, room.need),
         param_space={"trial": ray_tune.grid_search(parameters)} if is_drawn else {},
         tune_config=ray_tune.TuneConfig(
@@ -181,7 +182,11 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
             # Of pointers; a trial may take over from one that its donor has left behind already.
             checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=None if searched.schedule.pauses else 1),
         ),
-    ).fit()
+    )
+    with warnings.catch_warnings():
+        # Processes of trials that have workers are not used again, which Ray advises for population-based training.
+        warnings.filterwarnings("ignore", "Consider boosting PBT performance")
+        tuner.fit()
     _drop_record(first, folder)
 
 
