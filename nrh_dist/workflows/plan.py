@@ -51,7 +51,7 @@ class Cost(NamedTuple):
 def describe(path: Path, words: Sequence[str], say: Say) -> None:
     """Print the plan of a sweep and start nothing. ``UserError`` as ``nrh tune`` would raise it for file and words.
 
-    The data need not be here: without them only the time is unknown.
+    The data need not be here: without them time and memory are unknown, and nothing is measured.
     """
     searched = space.read(path, words)
     config = searched.config(searched.first)
@@ -72,9 +72,14 @@ def describe(path: Path, words: Sequence[str], say: Say) -> None:
     expected = expected_epochs(searched, at_once, config.seed)
     text = f"; about {expected:.0f} expected, if trials keep their rank" if expected else ""
     say(f"epochs: at most {most}, {searched.schedule.max_epochs} a trial{text}")
-    costs = measured_costs(searched, config, at_once)
-    _say_costs(config, costs, at_once * config.scale.workers, say)
-    _say_time(config, searched, costs, at_once, expected or most, most, say)
+    try:
+        counts = _images(config)
+    except UserError as error:  # the data may lie on the cluster only
+        say(f"time and memory: unknown ({error})")
+    else:
+        costs = measured_costs(searched, config, at_once)
+        _say_costs(config, costs, at_once * config.scale.workers, say)
+        _say_time(config, searched, costs, counts, at_once, expected or most, most, say)
     say(f"sweep folder: {sweep_dir(searched)}")
 
 
@@ -114,13 +119,15 @@ def _say_costs(config: Config, costs: Sequence[Cost], processes: int, say: Say) 
 
 
 def _say_time(
-    config: Config, searched: Space, costs: Sequence[Cost], at_once: int, expected: float, most: int, say: Say
+    config: Config,
+    searched: Space,
+    costs: Sequence[Cost],
+    counts: tuple[int, int],
+    at_once: int,
+    expected: float,
+    most: int,
+    say: Say,
 ) -> None:
-    try:
-        counts = _images(config)
-    except UserError as error:  # the data may lie on the cluster only
-        say(f"time: unknown ({error})")
-        return
     train, val = (math.ceil(count / config.train.batch_size) for count in counts)
     epochs = [(train * one.step + val * one.validation) / config.scale.workers for one in costs]
     start = RAY_SECONDS + searched.trials * START_SECONDS / at_once

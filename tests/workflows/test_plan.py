@@ -32,21 +32,20 @@ def plan(tmp_path, *words, text=SPACE):
     return "\n".join(said)
 
 
-@pytest.fixture
-def costs(monkeypatch):
-    """Known ones, which cost nothing."""
+def test_memory_is_that_of_all_processes(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "measured_costs", lambda *_: [Cost(0.1, 0.1, 1e9, "cpu"), Cost(0.2, 0.1, 2e9, "cpu")])
-
-
-def test_without_data(tmp_path, costs):
-    """Only the time is unknown."""
-    text = plan(tmp_path)
-    assert "27 trials" in text and "at most 243 epochs" not in text and "at most 243, 9 a trial" in text
-    assert "1 CPU" in text and "time: unknown (no data: give data.root=FOLDER" in text
+    text = plan(tmp_path, f"data.pack={write_small_pack(tmp_path).root}")
     assert "100 to 200 ms a step of 16 images on cpu" in text
     at_once = int(re.search(r"; (\d+) at once", text)[1])
     assert f"{2 * at_once}.0 GB for all at once" in text
-    assert "time: unknown (no data folder at /nowhere" in plan(tmp_path, "data.root=/nowhere")
+
+
+def test_without_data_nothing_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "measured_costs", pytest.fail)
+    text = plan(tmp_path)
+    assert "27 trials" in text and "at most 243 epochs" not in text and "at most 243, 9 a trial" in text
+    assert "1 CPU" in text and "time and memory: unknown (no data: give data.root=FOLDER" in text
+    assert "time and memory: unknown (no data folder at /nowhere" in plan(tmp_path, "data.root=/nowhere")
     assert [path.name for path in tmp_path.iterdir()] == ["space.yaml"], "nothing is started"
 
 
