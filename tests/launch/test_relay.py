@@ -36,6 +36,7 @@ def untimed(folder):
     return [{key: row[key] for key in row if key not in ("images_per_s", "time_s")} for row in rows_of(folder)]
 
 
+@pytest.mark.slow
 def test_it_stops_says_what_goes_on_and_goes_on_to_the_same_bits(apart, s3, pack, tmp_path, monkeypatch):
     words, said = ["train.epochs=20", "train.batch_size=2"], []
     one = configured(tmp_path, pack, *words, *apart)

@@ -106,7 +106,7 @@ def test_ours_stand_beside_the_published_numbers(folder: Path, tmp_path: Path) -
     assert "None of ours yet." in text.split("### COCO-Exp")[1].split("### Mine")[0]
     made = text.split("## How ours were made")[1]
     for words in ("Drawn, no photos.", evaluations.PROVENANCE["command"], "0.067 CPU hours", "LPIPS was not measured",
-                  "train.epochs=5 run.name=ptc_dih-seed0`", "1.500 hours, 2 workers, cpu",
+                  "train.epochs=5 run.name=ptc_dih-seed0`", "1.500 hours, 2 workers, CPU",
                   "HCOCO + Mine: 50 images of 25 photos, test split, 64 × 64 px"):  # fmt: skip
         assert words in made, words
 
