@@ -296,6 +296,6 @@ def wait_for(condition, what, deadline: float = DEADLINE):
 if __name__ == "__main__":
     if reason := missing():
         sys.exit(reason)
-    tests = ["test_loopback.py", "test_machines.py", "test_slurm.py"]
+    tests = ["test_loopback.py", "test_machines.py", "test_no_shared_disk.py", "test_slurm.py"]
     words = [sys.executable, "-m", "pytest", "-m", "cluster", "-s", *(f"tests/cluster/{name}" for name in tests)]
     sys.exit(subprocess.run([*words, *sys.argv[1:]], cwd=ROOT).returncode)

@@ -70,6 +70,14 @@ def whole(three):
     return three
 
 
+@pytest.fixture
+def one_down(whole):
+    """The cluster with its third machine down: there is room for two workers."""
+    whole.machines[2].kill()
+    wait_for(lambda: len(whole.nodes()) == 2, "two machines in Ray", 240)
+    return whole
+
+
 class Submitted:
     """``ray submit`` under way."""
 
@@ -106,6 +114,16 @@ class Submitted:
             return path and not checkpoint.read_meta(path)["metrics"]
 
         self.wait_for(inside, "a checkpoint inside an epoch")
+
+    def steps(self):
+        """How many steps it took, over all its starts."""
+        reached = self.folder / "steps-reached"
+        return int(reached.read_text() or 0) if reached.exists() else 0
+
+    def wait_for_the_midst_of_an_epoch(self):
+        """Returns the number of steps by then: two seconds of steps and more from the end of an epoch."""
+        self.wait_for(lambda: self.rows() and 2 <= self.steps() % self.rows()[0]["step"] <= 8, "the midst of an epoch")
+        return self.steps()
 
     def end(self, code=0):
         """What it said, when it has ended with ``code``."""
@@ -158,33 +176,35 @@ def undisturbed(three):
 def test_a_machine_dies_in_the_midst_of_an_epoch(whole, undisturbed):
     """All goes on, on the third machine, from a checkpoint that is not older than one interval."""
     with submitted(whole, "killed", f"train.epochs={EPOCHS}") as run:
-        run.wait_for_a_checkpoint_inside_an_epoch()
-        time.sleep(1)
+        run.wait_for_the_midst_of_an_epoch()
         seen, died = run.newest_step(), time.monotonic()
         run.at_work()[0].kill()
         run.wait_for(lambda: run.newest_step() > seen, "a checkpoint after the restart")
         seconds = time.monotonic() - died
         said = run.end()
     (resumed,) = run.resumed_at(said)
-    lost = int((run.folder / "steps-before").read_text()) - resumed
+    taken = int((run.folder / "steps-before").read_text())
+    lost = taken - resumed
+    assert taken % run.rows()[0]["step"], "in the midst of an epoch"
     print(f"killed: {lost} steps lost, {seconds:.1f} s until the next checkpoint")
     assert "died" in said and "starting again" in said
     assert seen <= resumed and 0 <= lost <= INTERVAL
     assert outcome(run.folder) == undisturbed
 
 
-def test_from_two_workers_to_one_to_two(three):
-    """One machine is still down: when another one dies there is room for one worker, until that one is back."""
-    assert [one.is_up for one in three.machines].count(False) == 1
-    with submitted(three, "elastic", "train.epochs=1000", "scale.min_workers=1") as run:
+def test_from_two_workers_to_one_to_two(one_down):
+    """When another machine dies there is room for one worker, until that one is back."""
+    with submitted(one_down, "elastic", "train.epochs=1000", "scale.min_workers=1") as run:
         run.wait_for(lambda: run.rows() and run.rows()[-1]["world_size"] == 2, "an epoch of two workers")
         (machine,) = run.at_work()
+        at_step = run.wait_for_the_midst_of_an_epoch()
         seen, started = len(run.rows()), time.monotonic()
         machine.kill()
+        assert at_step % run.rows()[0]["step"], "in the midst of an epoch"
         run.wait_for(lambda: len(run.rows()) > seen and run.rows()[-1]["world_size"] == 1, "an epoch of one worker")
         print(f"from two to one: {time.monotonic() - started:.1f} s until an epoch of one worker")
         started = time.monotonic()
-        three.revive(machine)
+        one_down.revive(machine)
         run.wait_for(lambda: run.rows()[-1]["world_size"] == 2, "an epoch of two workers again")
         print(f"from one to two: {time.monotonic() - started:.1f} s from power on until an epoch of two workers")
         ask_to_stop(run.folder)
@@ -201,7 +221,7 @@ def test_from_two_workers_to_one_to_two(three):
 
 
 def test_the_end_of_a_machine_is_announced(whole, undisturbed):
-    """What is lost are the seconds since the last of the checkpoints that are written from then on."""
+    """All leave it with a checkpoint at once, and lose nothing."""
     with submitted(whole, "drained", f"train.epochs={EPOCHS}", "train.checkpoint_steps=100000") as run:
         run.wait_for(run.rows, "an epoch")
         (machine, *_) = run.at_work()
@@ -221,7 +241,7 @@ def test_the_end_of_a_machine_is_announced(whole, undisturbed):
     print(
         f"drained: the first checkpoint {saved:.1f} s after the announcement, {lost} steps lost, continued at {resumed}"
     )
-    assert 0 <= lost <= 80  # of a tenth of a second: a checkpoint every 5 s
+    assert 0 <= lost <= 5
     assert outcome(run.folder) == undisturbed
 
 
@@ -245,6 +265,22 @@ def test_an_evaluation_outlives_a_machine(whole, undisturbed):
     assert process.returncode == 0 and "an actor died" in said, said
     assert done < 30
     assert content(cluster.shared / "two") == content(cluster.shared / "one")
+
+
+def test_the_doctor_finds_nothing_and_names_the_machine_that_sees_another_folder(whole):
+    place = whole.shared / "doctor"
+    place.mkdir()
+    words = ["submit", str(whole.file), "cluster/job.py", "--", "doctor", "--cluster", "auto", "--storage", str(place)]
+    said = whole.ray(*words)
+    assert "3 machine(s)" in said and f"all read and write {place}" in said and "problem" not in said, said
+    other = whole.machines[2]
+    other.shell(f"mount -t tmpfs tmpfs {place}")
+    try:
+        said = whole.ray(*words, code=1)
+    finally:
+        other.shell(f"umount {place}")
+    (line,) = [line for line in said.splitlines() if line.startswith("problem")]
+    assert other.address in line and "is another folder there" in line, said
 
 
 def test_every_machine_asks_for_the_token(whole):
