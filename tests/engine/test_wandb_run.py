@@ -69,6 +69,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert epochs(wandb_folders(tmp_path)[0]) == [1]
 
 
+@pytest.mark.slow  # counts seconds, which a busy machine has not got
 def test_a_kill_of_the_process_itself_loses_a_second_at_most(tmp_path, said):
     """As where the machine goes. By itself the SDK would write every 15 s only."""
     run = begin(tmp_path, "offline", said)
