@@ -1,5 +1,6 @@
-"""Where files are kept beyond this machine's disk: the grammar of ``storage`` and of words such as s3://bucket/run."""
+"""Where files are kept: the cache of this machine, and the grammar of ``storage`` and words such as s3://bucket/run."""
 
+import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -33,6 +34,16 @@ class Location(NamedTuple):
         """The place ``name``, which must be safe, below this one."""
         assert is_safe(name), name
         return self._replace(path=f"{self.path.rstrip('/')}/{name}")
+
+
+def cache_dir() -> Path:
+    """Where this machine keeps packs, features and compiled code, all of which can be made again.
+
+    $NRH_CACHE, or nrh_dist in $XDG_CACHE_HOME or ~/.cache.
+    """
+    if os.environ.get("NRH_CACHE"):
+        return Path(os.environ["NRH_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nrh_dist"
 
 
 def is_remote(word: str | Path) -> bool:

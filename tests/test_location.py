@@ -4,7 +4,7 @@ import pytest
 
 from nrh_dist import config
 from nrh_dist.errors import UserError
-from nrh_dist.location import Location, absolute, is_remote, is_safe, parse
+from nrh_dist.location import Location, absolute, cache_dir, is_remote, is_safe, parse
 
 
 def test_addresses_and_folders():
@@ -67,3 +67,14 @@ def test_the_storage_is_no_part_of_what_a_run_is():
     assert (there.storage, there.data.pack) == ("/w/kept", "s3://b/p")
     with pytest.raises(UserError, match=r"run\.root is a folder of this machine; storage="):
         config.load(None, ["run.root=s3://bucket/runs"])
+
+
+def test_place_of_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("NRH_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert cache_dir() == tmp_path / ".cache/nrh_dist"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert cache_dir() == Path("/x/nrh_dist")
+    monkeypatch.setenv("NRH_CACHE", "/y")
+    assert cache_dir() == Path("/y")

@@ -43,6 +43,7 @@ from nrh_dist.data.packing import (
 )
 from nrh_dist.data.samples import Sample
 from nrh_dist.errors import UserError
+from nrh_dist.location import cache_dir
 
 SCHEMA = 1
 
@@ -190,13 +191,6 @@ def cached_pack(source: Source, size: int, say: Say, workers: int | None = None,
     # Named by the place, not the content: mending one bad image must not lose the work on the others.
     place = _short_hash(*(str(path.resolve()) for path in source if path))
     return _build(samples, cache_dir() / f"{name}-{place}.partial", out, size, workers, say, max_bad_files)
-
-
-def cache_dir() -> Path:
-    """Where packs are cached: $NRH_CACHE, or nrh_dist in $XDG_CACHE_HOME or ~/.cache."""
-    if os.environ.get("NRH_CACHE"):
-        return Path(os.environ["NRH_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nrh_dist"
 
 
 def _require_few_skipped(pack: Pack, max_bad_files: int) -> Pack:

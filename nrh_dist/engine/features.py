@@ -27,11 +27,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from nrh_dist.data.feed import Features, gather
-from nrh_dist.data.pack import Pack, cache_dir
+from nrh_dist.data.pack import Pack
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.files import sync_folder, write_json
 from nrh_dist.engine.progress import Say
 from nrh_dist.errors import UserError
+from nrh_dist.location import cache_dir
 from nrh_dist.models.ptc import FEATURE_CHANNELS, Encoder, feature_size
 from nrh_dist.schema import Config
 

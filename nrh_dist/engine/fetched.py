@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nrh_dist.data.coco_exp import MANIFEST as MANIFEST_CSV
-from nrh_dist.data.pack import cache_dir, check, open_pack
+from nrh_dist.data.pack import check, open_pack
 from nrh_dist.data.packing import CHANNELS
 from nrh_dist.engine import checkpoint
 from nrh_dist.engine.checkpoint import BEST, EXPORTED, FOLDER, MANIFEST, OWN
@@ -24,7 +24,7 @@ from nrh_dist.engine.mirror import require_space
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.storage import Storage, open_storage
 from nrh_dist.errors import UserError
-from nrh_dist.location import is_safe
+from nrh_dist.location import cache_dir, is_safe
 
 PACK = "pack.json"
 ORIGIN = ".origin"  # beside what was fetched: its address

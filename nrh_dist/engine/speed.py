@@ -14,10 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Adam, Optimizer
 
 from nrh_dist.data.order import step_rows
-from nrh_dist.data.pack import cache_dir
 from nrh_dist.engine.dist import Place, SynchronisedBatchNorm2d, synchronise_batchnorm
 from nrh_dist.engine.progress import Say
 from nrh_dist.errors import UserError
+from nrh_dist.location import cache_dir
 from nrh_dist.schema import Config
 
 REASON = 160  # letters of an error of the compiler that are shown
@@ -169,9 +169,9 @@ class _Compiled(nn.Module):
         for part in self.eager.modules():
             if isinstance(part, SynchronisedBatchNorm2d):  # talks to other ranks
                 part.forward = torch.compiler.disable(part.forward)  # type: ignore[method-assign]
-        fast = torch.compile(self.eager.forward, dynamic=False, options=options)
         # Kept beside the packs: trials of a sweep compile the same, and the compiler's own place does not last.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / COMPILED))
+        fast = torch.compile(self.eager.forward, dynamic=False, options=options)
         # A machine without a compiler is found before the ranks depend on each other inside the model.
         reason = _failure(lambda: _compile_a_little(self.place.device)) if self.place.world > 1 else None
         if self._everywhere(reason is None):

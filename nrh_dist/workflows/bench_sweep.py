@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nrh_dist.data.layouts import Source, index
-from nrh_dist.data.pack import cache_dir, write_pack
+from nrh_dist.data.pack import write_pack
 from nrh_dist.data.synthetic import write_sample
 from nrh_dist.engine import track
 from nrh_dist.engine.progress import Say
@@ -23,6 +23,7 @@ from nrh_dist.launch.schedulers import scheduler, searcher
 from nrh_dist.launch.space import Assignment, Dimension, Space
 from nrh_dist.launch.trials import begun, noted
 from nrh_dist.launch.tune import tune
+from nrh_dist.location import cache_dir
 from nrh_dist.report.search_curves import draw
 from nrh_dist.workflows.measure import Figure, default_file, figure
 

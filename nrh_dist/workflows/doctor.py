@@ -109,7 +109,7 @@ def _weights() -> Iterator[Finding]:
 
 
 def _storage() -> Iterator[Finding]:
-    from nrh_dist.data.pack import cache_dir
+    from nrh_dist.location import cache_dir
 
     cache = cache_dir()
     used = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) / 1e9

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from nrh_dist.data.pack import cache_dir
 from nrh_dist.engine import fetched
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.storage import Storage, StorageProblem, open_storage
@@ -13,7 +12,7 @@ from nrh_dist.errors import UserError
 from nrh_dist.launch import evaluate as launch
 from nrh_dist.launch.evaluate import Options
 from nrh_dist.launch.scoring import OWN
-from nrh_dist.location import is_remote
+from nrh_dist.location import cache_dir, is_remote
 
 LAST = "summary.json"  # without it, there is no evaluation
 

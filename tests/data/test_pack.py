@@ -19,7 +19,7 @@ from trees import HEIGHT, WIDTH, make_tree, many
 from nrh_dist.data import packing
 from nrh_dist.data import samples as samples_module
 from nrh_dist.data.layouts import Source, index
-from nrh_dist.data.pack import Pack, cache_dir, cached_pack, check, distinct_objects, listed, open_pack, write_pack
+from nrh_dist.data.pack import Pack, cached_pack, check, distinct_objects, listed, open_pack, write_pack
 from nrh_dist.data.samples import Sample
 from nrh_dist.errors import UserError
 
@@ -373,17 +373,6 @@ def test_the_lock_of_a_folder_that_others_rename_away(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "missing")
     with pytest.raises(FileExistsError), packing.locked(tmp_path / "link", silent):
         pass
-
-
-def test_place_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("NRH_CACHE", raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert cache_dir() == tmp_path / ".cache/nrh_dist"
-    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert cache_dir() == Path("/x/nrh_dist")
-    monkeypatch.setenv("NRH_CACHE", "/y")
-    assert cache_dir() == Path("/y")
 
 
 def test_the_photos_at_hand_can_be_packed(tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ from ranks import run_ranks
 
 from nrh_dist import config
 from nrh_dist.data.feed import gather
-from nrh_dist.data.pack import cache_dir, open_pack
+from nrh_dist.data.pack import open_pack
 from nrh_dist.engine import checkpoint, run, speed
 from nrh_dist.engine.assemble import new_model
 from nrh_dist.engine.dist import Place, sum_over_ranks
 from nrh_dist.engine.fit import seed_step
 from nrh_dist.engine.tasks import task_of
 from nrh_dist.errors import UserError
+from nrh_dist.location import cache_dir
 
 COMMON = ("preset=tiny", "model.width=0.1", "train.batch_size=4", "data.clean_fraction=0.3")
 OFF = ("speed.channels_last=false", "speed.fused_adam=false", "speed.compile=none", "train.precision=float32")

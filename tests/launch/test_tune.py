@@ -10,13 +10,13 @@ from packs import write_small_pack
 from test_faults import meanwhile, wait_for
 
 from nrh_dist import config
-from nrh_dist.data.pack import cache_dir
 from nrh_dist.engine import checkpoint, select
 from nrh_dist.engine.files import read_lines
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session, trials
 from nrh_dist.launch.progress import Progress
 from nrh_dist.launch.tune import HEAD, HELPER, _stopper, room_for, tune
+from nrh_dist.location import cache_dir
 from nrh_dist.workflows import plan
 
 SPACE = """\
