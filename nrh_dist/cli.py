@@ -275,6 +275,64 @@ def leaderboard_verb(
     say(f"{page} is up to date" if check else f"wrote {page}")
 
 
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(help="Run, sweep, checkpoint or exported folder, or .onnx file; default: what was chosen last"),
+]
+
+
+@app.command("harmonise", epilog="Example: nrh harmonise photos -o harmonised --checkpoint model.onnx --compare")
+def harmonise_verb(
+    photos: Annotated[
+        list[Path], typer.Argument(metavar="PHOTO_OR_FOLDER...", help="JPEG, PNG, TIFF, WebP, or folders of them")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; names and sub-folders stay")],
+    checkpoint: Checkpoint = None,
+    strength: Annotated[float, typer.Option(min=0, max=1, help="How much of the change is made")] = 1.0,
+    mask: Annotated[
+        Path | None, typer.Option(help="Where a photo may change: a grey image, or a folder with NAME.png for each")
+    ] = None,
+    save_mask: Annotated[bool, typer.Option("--save-mask", help="Write what was detected to NAME-mask.png")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Write before and after to NAME-compare.jpg")] = False,
+    strip: Annotated[bool, typer.Option("--strip", help="Leave out EXIF, profile and the like")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there")] = False,
+) -> None:
+    """Make pasted objects match their photos, at full size, without a mask; exit code 1 if one could not be used."""
+    from nrh_dist.workflows.harmonise import Wishes, harmonise
+
+    wishes = Wishes(strength, mask, save_mask, compare, strip, force)
+    if not harmonise(photos, out, checkpoint, wishes, say):
+        raise typer.Exit(1)
+
+
+@app.command("export", epilog="Example: nrh export runs/my-run --format onnx -o model.onnx")
+def export_verb(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Run, sweep or checkpoint folder")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New file (onnx) or new folder (safetensors)")],
+    format: Annotated[
+        Literal["onnx", "safetensors"],
+        typer.Option(help="One file for use without torch; or weights, configuration and model card"),
+    ] = "onnx",
+) -> None:
+    """Write a checkpoint to give away or to use without torch, and prove that it gives the same output."""
+    from nrh_dist.engine import chosen, export, onnx, select
+
+    path = select.resolve(checkpoint)
+    made = onnx.export(path, out, say) if format == "onnx" else export.export(path, [], out, say)
+    chosen.note(made)
+
+
+@app.command("serve", epilog="Example: nrh serve --checkpoint model.onnx")
+def serve_verb(
+    checkpoint: Checkpoint = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8734,
+) -> None:
+    """Open a page on this machine alone, where a photo is dropped and comes back harmonised."""
+    from nrh_dist.workflows.serve import serve
+
+    serve(checkpoint, port, say)
+
+
 @app.command(epilog="Example: nrh bench loader --data iharmony4")
 def bench(
     name: Annotated[str | None, typer.Argument(help="What to measure, or all; without it, a list")] = None,

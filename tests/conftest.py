@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
@@ -61,6 +61,21 @@ def ray_session() -> Iterator[None]:
     session.connect(print)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real browser; the test is skipped where there is none."""
+    from browsers import BROWSER, FLAGS
+
+    if BROWSER is None:
+        pytest.skip("no chromium or google-chrome here")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        yield found
+        found.close()
 
 
 @pytest.fixture(scope="session")

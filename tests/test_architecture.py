@@ -18,6 +18,7 @@ FLOORS = {
     "losses": 1,
     "perceptual": 1,
     "data": 2,
+    "photo": 2,
     "engine": 3,
     "launch": 4,
     "workflows": 5,
@@ -30,6 +31,9 @@ ONLY_IN = {
     "ray": {"launch"},
     "wandb": {"engine"},
     "typer": {"cli"},
+    "pyvips": {"photo"},
+    "onnxruntime": {"engine"},
+    "aiohttp": {"workflows"},
     "torch": {"models", "metrics", "color", "losses", "perceptual", "data", "engine", "launch", "workflows"},
 }
 

@@ -65,6 +65,12 @@ def trained_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     return module.eval(), meta
 
 
+def require_harmoniser(meta: dict[str, Any], word: str | Path) -> None:
+    """``UserError`` where the checkpoint that ``word`` means harmonises nothing."""
+    if (stage := meta["stage"]) != "harmonisation":
+        raise UserError(f"{word} is a detector ({stage}): it harmonises nothing; give a harmoniser's checkpoint")
+
+
 def vgg_path() -> Path:
     """Where torchvision's VGG16 weights are looked for: torch's cache. Nothing is downloaded."""
     return Path(torch.hub.get_dir()) / "checkpoints" / VGG16_FILE

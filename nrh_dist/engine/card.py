@@ -183,6 +183,7 @@ def _use(meta: Mapping[str, Any]) -> list[str]:
         "",
         "```",
         "nrh evaluate THIS_FOLDER --data DATA --out evaluation",
+        *(["nrh harmonise PHOTO_OR_FOLDER -o OUT --checkpoint THIS_FOLDER"] if name != "ptc" else []),
         "```",
         "",
         f"With `image` N3HW in [-1, 1], {size} x {size}{needs}:",

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from nrh_dist.engine import checkpoint, cost, ranking
+from nrh_dist.engine import checkpoint, chosen, cost, ranking
 from nrh_dist.engine.dist import own_device
 from nrh_dist.engine.export import export, require_new
 from nrh_dist.engine.gather import Found, gather
@@ -17,7 +17,7 @@ from nrh_dist.engine.ranking import Candidate, Values
 from nrh_dist.errors import UserError
 
 SHOWN = 10
-SEES_THE_MASK = "dih_m"
+SEES_THE_MASK, DETECTOR = "dih_m", "ptc"
 
 
 def best(folders: Sequence[Path], metrics: Sequence[str], pareto: bool, out: Path | None, say: Say) -> Candidate:
@@ -26,7 +26,7 @@ def best(folders: Sequence[Path], metrics: Sequence[str], pareto: bool, out: Pat
     By the first of ``metrics`` (none given: val/mse, or mse where there are evaluations alone), ties by the next, then
     by ``ranking.TIES``. With ``pareto`` only those on the front of all ``metrics`` are ranked; where these hold costs
     alone, that default joins, and where they hold none, parameters and operations do. A latency is measured here and
-    now, only if it is asked for.
+    now, only if it is asked for. A harmoniser that is chosen is remembered for those who name none.
     """
     if out is not None:
         require_new(out)
@@ -41,12 +41,14 @@ def best(folders: Sequence[Path], metrics: Sequence[str], pareto: bool, out: Pat
     ranked = ranking.rank(on_front(compared, metrics) if pareto else compared, metrics)
     for line in [*lines(ranked, compared, metrics, pareto, found), *found.notes]:
         say(line)
-    chosen = ranked[0]
+    best = ranked[0]
     if out is not None:
-        if chosen.path is None:
-            raise UserError(f"the checkpoint of {chosen.run} is gone, so that it cannot be exported: train it again")
-        export(chosen.path, chosen.evaluations, out, say)
-    return chosen
+        if best.path is None:
+            raise UserError(f"the checkpoint of {best.run} is gone, so that it cannot be exported: train it again")
+        export(best.path, best.evaluations, out, say)
+    if (place := out or best.path) and best.model.get("name") != DETECTOR:
+        chosen.note(place)
+    return best
 
 
 def on_front(candidates: Sequence[Candidate], metrics: Sequence[str]) -> list[Candidate]:

@@ -79,6 +79,17 @@ def _outputs(path: Path) -> list[Tensor]:
 
 def _contents(path: Path, meta: dict[str, Any], evaluations: Sequence[tuple[Path, str]]) -> dict[str, bytes]:
     """The files of the exported folder, the manifest last."""
+    public, text = _public(meta), card_of(meta, evaluations)
+    files = {
+        checkpoint.WEIGHTS: (path / checkpoint.WEIGHTS).read_bytes(),
+        checkpoint.META: (json.dumps(public, indent=1) + "\n").encode(),
+        CONFIG: configuration.dump(configuration.from_dict(_nested(public["config"]))).encode(),
+    }
+    return {**files, CARD: text.encode(), checkpoint.MANIFEST: checkpoint.manifest(files)}
+
+
+def card_of(meta: dict[str, Any], evaluations: Sequence[tuple[Path, str]]) -> str:
+    """The model card of a checkpoint, from its meta.json and the evaluations that scored it, as for ``export``."""
     config = meta["config"]
     data = next((Path(config[key]).name for key in DATA_KEYS if config.get(key)), "")
     given = {
@@ -87,20 +98,15 @@ def _contents(path: Path, meta: dict[str, Any], evaluations: Sequence[tuple[Path
         if config.get(key) and key not in ("run.root", *DATA_KEYS)
     }
     scored = [(json.loads((folder / "summary.json").read_text()), run) for folder, run in evaluations]
-    public = {
+    return card(_public(meta), data, given, scored)
+
+
+def _public(meta: dict[str, Any]) -> dict[str, Any]:
+    """``meta`` without the places of files."""
+    return {
         **meta,
         "model": {key: None if f"model.{key}" in PATH_KEYS else value for key, value in meta["model"].items()},
-        "config": {key: None if key in PATH_KEYS else value for key, value in config.items()},
-    }
-    files = {
-        checkpoint.WEIGHTS: (path / checkpoint.WEIGHTS).read_bytes(),
-        checkpoint.META: (json.dumps(public, indent=1) + "\n").encode(),
-        CONFIG: configuration.dump(configuration.from_dict(_nested(public["config"]))).encode(),
-    }
-    return {
-        **files,
-        CARD: card(public, data, given, scored).encode(),
-        checkpoint.MANIFEST: checkpoint.manifest(files),
+        "config": {key: None if key in PATH_KEYS else value for key, value in meta["config"].items()},
     }
 
 

@@ -12,7 +12,7 @@ from nrh_dist import metrics
 from nrh_dist.data.feed import Batch, gather
 from nrh_dist.data.pack import Pack, open_pack
 from nrh_dist.engine import checkpoint, select
-from nrh_dist.engine.assemble import trained_model
+from nrh_dist.engine.assemble import require_harmoniser, trained_model
 from nrh_dist.engine.features import digest_of
 from nrh_dist.engine.measures import Measures
 from nrh_dist.errors import UserError
@@ -51,10 +51,7 @@ def entries(words: Sequence[str]) -> list[Entry]:
             continue
         path = select.resolve(word)
         meta = checkpoint.read_meta(path)
-        if meta["stage"] != "harmonisation":
-            raise UserError(
-                f"{word} is a detector ({meta['stage']}): it harmonises nothing; give a harmoniser's checkpoint"
-            )
+        require_harmoniser(meta, word)
         run = unique_run(select.run_of(path), found)
         found.append(Entry(run, meta["model"]["name"], path, meta["size"]))
         if meta["model"]["name"] == TWO_STAGE:

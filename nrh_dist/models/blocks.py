@@ -17,13 +17,15 @@ class Prediction(NamedTuple):
 
     ``image`` is N3HW around [-1, 1], not clamped. ``mask`` is what the detector or gate says, N1HW in [0, 1] at image
     size, or None without such a mask. ``mask_logits`` are the gate's N1hw logits at the detector's size, to supervise.
-    ``signs`` are the two classes behind a mask that has them, negative and positive shift, N2HW in [0, 1].
+    ``signs`` are the two classes behind a mask that has them, negative and positive shift, N2HW in [0, 1]. ``field`` is
+    the affine colour field behind an image that has one: gain, then offset, of R, G, B: N x 6 x grid x grid.
     """
 
     image: Tensor
     mask: Tensor | None
     mask_logits: Tensor | None
     signs: Tensor | None = None
+    field: Tensor | None = None
 
 
 class Freezable(nn.Module):

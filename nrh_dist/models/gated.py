@@ -50,7 +50,7 @@ class Gated(nn.Module):
         field = self.harmoniser(with_mask(image, opening), features if self.fused else None)
         correction = _affine(field, image) if self.affine else field
         output = torch.where(opening > 0, image + opening * correction, image)
-        return Prediction(output, opening, logits)
+        return Prediction(output, opening, logits, field=field if self.affine else None)
 
 
 def gate(logits: Tensor, threshold: float) -> Tensor:

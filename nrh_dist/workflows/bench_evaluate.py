@@ -15,9 +15,7 @@ import numpy as np
 import torch
 
 from nrh_dist import config, metrics, perceptual
-from nrh_dist.data.layouts import Source, index
-from nrh_dist.data.pack import Pack, open_pack, write_pack
-from nrh_dist.data.synthetic import write_sample
+from nrh_dist.data.pack import Pack, open_pack
 from nrh_dist.engine import checkpoint, measures, score
 from nrh_dist.engine.assemble import new_model
 from nrh_dist.engine.progress import Say
@@ -36,6 +34,7 @@ from nrh_dist.workflows.measure import (
     ratios,
     seconds,
 )
+from nrh_dist.workflows.sample import sample_pack
 
 MODELS = ("dih_nm", "ptc_dih", "ptc_att_dih", "gated")
 ERRORS_TARGET, TOGETHER_TARGET, ACTORS_TARGET = 5.0, 1.5, 0.9
@@ -59,8 +58,7 @@ def bench(say: Say, settings: Settings | None = None) -> list[Figure]:
     settings = settings or Settings()
     with TemporaryDirectory(prefix="nrh-bench-") as temporary:
         folder = Path(temporary)
-        write_sample(folder / "sample", say=say)
-        pack = write_pack(index(Source(folder / "sample/iharmony4")), folder / "pack", settings.size, 1, lambda _: None)
+        pack = sample_pack(folder, settings.size, say)
         words = [str(_checkpoint(folder / name, name, pack, settings)) for name in MODELS]
         with one_thread():
             found = []

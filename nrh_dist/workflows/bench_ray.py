@@ -6,21 +6,17 @@ the epochs, as the run itself writes it, when Ray's helpers have started up: val
 checkpoints do to the next epoch is.
 """
 
-import os
 import statistics
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from nrh_dist.data.layouts import Source, index
-from nrh_dist.data.pack import write_pack
-from nrh_dist.data.synthetic import write_sample
 from nrh_dist.engine.files import read_lines
 from nrh_dist.engine.progress import Say
-from nrh_dist.errors import UserError
-from nrh_dist.workflows.measure import ONE_THREAD, Figure, figure, in_turns, ratios
+from nrh_dist.workflows.command import run
+from nrh_dist.workflows.measure import Figure, figure, in_turns, ratios
+from nrh_dist.workflows.sample import sample_pack
 
 TARGET = 0.95
 WORKERS = 2
@@ -41,8 +37,7 @@ def bench(say: Say, settings: Settings | None = None) -> list[Figure]:
     settings = settings or Settings()
     with TemporaryDirectory(prefix="nrh-bench-") as temporary:
         folder = Path(temporary)
-        write_sample(folder / "sample", say=say)
-        pack = write_pack(index(Source(folder / "sample/iharmony4")), folder / "pack", settings.size, 1, lambda _: None)
+        pack = sample_pack(folder, settings.size, say)
         words = [
             *("preset=tiny", "model.name=dih_m", f"model.width={settings.width}", f"data.size={settings.size}"),
             *(f"data.pack={pack.root}", f"train.epochs={settings.epochs}", f"run.root={folder / 'runs'}"),
@@ -68,17 +63,8 @@ def bench(say: Say, settings: Settings | None = None) -> list[Figure]:
     return [found.above(ours, peer, "the loop under torchrun itself")]
 
 
-def images_per_second(command: list[str], run: Path) -> float:
-    """The median over the last half of the epochs of a run that ``command`` makes in the folder ``run``."""
-    done = subprocess.run(command, env=environment(run.parent), capture_output=True, text=True)
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-        raise UserError(f"a run of the bench failed and said: {said}")
-    rates = [row["images_per_s"] for row in read_lines(run / "metrics.jsonl")]
+def images_per_second(command: list[str], folder: Path) -> float:
+    """The median over the last half of the epochs of a run that ``command`` makes in ``folder``."""
+    run(command, folder.parent)
+    rates = [row["images_per_s"] for row in read_lines(folder / "metrics.jsonl")]
     return statistics.median(rates[len(rates) // 2 :])
-
-
-def environment(folder: Path) -> dict[str, str]:
-    """That of this process, with one thread a worker, its own Ray, no GPU, nothing sent, the cache in ``folder``."""
-    kept = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    return kept | ONE_THREAD | {"CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled", "NRH_CACHE": str(folder)}

@@ -1,6 +1,7 @@
 """Training steps of the paper's models (forward, loss, backward, optimiser), tuned against plain PyTorch.
 
-A batch stays on the device, so that nothing but the step is timed. The sides of each model:
+A batch stays on the device, so that nothing but the step is timed. On a CPU each side has a process of its own, because
+what a process has done with its memory so far decides how long it takes to get more. The sides of each model:
 
     without     the model in plain PyTorch: float32, NCHW, torch's default Adam, memory given back to the kernel; a
                 detector's encoder runs in each step and its decoder enlarges by repetition before a 3x3 convolution
@@ -16,20 +17,20 @@ import gc
 import math
 import statistics
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
 import torch
 
-from nrh_dist import config as configuration
 from nrh_dist.engine import speed
 from nrh_dist.engine.dist import own_device
 from nrh_dist.engine.progress import Say
 from nrh_dist.workflows import floors
 from nrh_dist.workflows.floors import Operation
-from nrh_dist.workflows.measure import Figure, Side, figure, in_turns, ratios
-from nrh_dist.workflows.steps import Step, has_encoder, random_images
+from nrh_dist.workflows.measure import Figure, Side, figure, in_turns, new_process, ratios
+from nrh_dist.workflows.steps import Recipe, Step, has_encoder
 
 MODELS = ("dih_m", "ptc_dih", "ptc_att_dih")
 KEPT = {
@@ -115,29 +116,25 @@ def compiles(device: torch.device) -> bool:
 def _of_model(
     name: str, settings: Settings, variants: Sequence[Variant], device: torch.device, say: Say
 ) -> list[Figure]:
-    batch = settings.batch or BATCHES[device.type]
+    batch, kept = settings.batch or BATCHES[device.type], has_encoder(name)
+    # Only batches of the configured size run compiled.
     words = [f"model.name={name}", f"model.width={settings.width}", f"data.size={settings.size}"]
-    words.append(f"train.batch_size={batch}")  # only batches of this size run compiled
-    images, kept = random_images(batch, settings.size, device), has_encoder(name)
-
-    def step(speed_words: Sequence[str], plain: bool, features: bool) -> Step:
-        config = configuration.load(None, [*words, *speed_words])
-        return Step(config, images, device, say, plain=plain, features=features)
-
-    steps = {"without": step(UNTUNED, True, False)} if kept else {}
-    steps["eager"] = step(UNTUNED, True, kept)
-    added, tuned = [*UNTUNED], "eager"
+    words.append(f"train.batch_size={batch}")
+    recipes = {"without": Recipe([*words, *UNTUNED], True, False)} if kept else {}
+    recipes["eager"] = Recipe([*words, *UNTUNED], True, kept)
+    added, tuned = [*words, *UNTUNED], "eager"
     for variant in variants:
-        steps[variant.name] = step([*added, variant.word], False, kept)
+        recipes[variant.name] = Recipe([*added, variant.word], False, kept)
         if not variant.is_beside:
             added, tuned = [*added, variant.word], variant.name
-    say(f"step: {name}, {settings.rounds} rounds of {', '.join(steps)} in turns")
+    say(f"step: {name}, {settings.rounds} rounds of {', '.join(recipes)} in turns")
+    eager = recipes["eager"].step(device, say)
     operations = {
-        "eager": floors.operations_of(steps["eager"]),
-        tuned: floors.operations_of(step([*added, "speed.compile=none"], False, kept)),
+        "eager": floors.operations_of(eager),
+        tuned: floors.operations_of(Recipe([*added, "speed.compile=none"], False, kept).step(device, say)),
     }
-    costs = _costs(steps, operations, settings, device)
-    measured = _Measured(costs, operations, steps["eager"].parameters, batch, device)
+    costs = _costs(recipes, operations, settings, device, say)
+    measured = _Measured(costs, operations, eager.parameters, batch, device)
     where = "one GPU" if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     unit = f"seconds a step, batch {batch}, {settings.size} px, width {settings.width:g}, {where}"
 
@@ -203,35 +200,65 @@ class _Measured:
 
 
 def _costs(
-    steps: dict[str, Step], operations: dict[str, list[Operation]], settings: Settings, device: torch.device
+    recipes: dict[str, Recipe],
+    operations: dict[str, list[Operation]],
+    settings: Settings,
+    device: torch.device,
+    say: Say,
 ) -> dict[str, list[float]]:
     """Seconds a step of each side, a FLOP in each type of number, and on a GPU a byte; by round."""
-    sides = {name: _side(step, settings.least, device) for name, step in steps.items()}
-    for dtype in {one.dtype for some in operations.values() for one in some}:
-        sides[str(dtype)] = partial(_seconds_a_flop, device, dtype)
-    if device.type == "cuda":
-        sides["byte"] = lambda _: floors.seconds_a_byte(device)
-    return in_turns(sides, settings.rounds)
+    with ExitStack() as processes:
+        sides = {name: _side(one, settings.least, device, say, processes) for name, one in recipes.items()}
+        for dtype in {one.dtype for some in operations.values() for one in some}:
+            sides[str(dtype)] = partial(_seconds_a_flop, device, dtype)
+        if device.type == "cuda":
+            sides["byte"] = lambda _: floors.seconds_a_byte(device)
+        return in_turns(sides, settings.rounds)
 
 
 def _seconds_a_flop(device: torch.device, dtype: torch.dtype, _: int) -> float:
     return floors.seconds_a_flop(device, dtype)
 
 
-def _side(step: Step, least: float, device: torch.device) -> Side:
-    """Seconds a step, over as many steps as take ``least`` seconds, with the memory kept where the step wants it."""
+def _side(recipe: Recipe, least: float, device: torch.device, say: Say, processes: ExitStack) -> Side:
+    """Seconds a step, over as many steps as take ``least`` seconds; on a CPU in a process of its own."""
+    if device.type == "cuda":
+        timed = Timed(recipe.step(device, say), least, device)
+        return lambda _: timed.seconds()
+    process = processes.enter_context(new_process())
+    for line in process.submit(_begin, recipe, least).result():
+        say(line)
+    return lambda _: process.submit(_seconds_of_this_process).result()
 
-    def ready() -> None:
-        if device.type == "cpu":
-            speed.keep_memory(step.keeps_memory)
-        step()  # the first one takes what memory the side before gave back
 
-    for _ in range(WARM_UP[device.type]):
-        ready()
-    repeats = math.ceil(least / floors.timed(step, 1, device))
+class Timed:
+    """A step that is warm, and how often it is repeated for one measurement."""
 
-    def measured(_: int) -> float:
-        ready()
-        return floors.timed(step, repeats, device)
+    def __init__(self, step: Step, least: float, device: torch.device) -> None:
+        self.step, self.device = step, device
+        for _ in range(WARM_UP[device.type]):
+            step()
+        self.repeats = math.ceil(least / floors.timed(step, 1, device))
 
-    return measured
+    def seconds(self) -> float:
+        """Seconds a step."""
+        return floors.timed(self.step, self.repeats, self.device)
+
+
+_of_this_process: Timed | None = None
+
+
+def _begin(recipe: Recipe, least: float) -> list[str]:
+    """Prepare this process for one side; what there is to say of it."""
+    global _of_this_process
+    said: list[str] = []
+    if recipe.config.speed.keep_memory:
+        speed.keep_memory(True)
+    device = torch.device("cpu")
+    _of_this_process = Timed(recipe.step(device, said.append), least, device)
+    return said
+
+
+def _seconds_of_this_process() -> float:
+    assert _of_this_process is not None
+    return _of_this_process.seconds()

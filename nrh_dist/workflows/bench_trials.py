@@ -4,19 +4,15 @@ Both sides are ``nrh tune`` on CPUs in a process and a Ray of its own, in turns,
 are short, so that what is compared is how long the workers of a trial take to come and go.
 """
 
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from nrh_dist.data.layouts import Source, index
-from nrh_dist.data.pack import write_pack
-from nrh_dist.data.synthetic import write_sample
 from nrh_dist.engine.progress import Say
-from nrh_dist.errors import UserError
-from nrh_dist.workflows.bench_ray import environment
+from nrh_dist.workflows import command
 from nrh_dist.workflows.measure import Figure, figure, in_turns, ratios, seconds
+from nrh_dist.workflows.sample import sample_pack
 
 BESIDE = ("-m", "nrh_dist")
 # As where no machine has room for all workers of a trial.
@@ -51,8 +47,7 @@ def bench(say: Say, settings: Settings | None = None) -> list[Figure]:
     settings = settings or Settings()
     with TemporaryDirectory(prefix="nrh-bench-") as temporary:
         folder = Path(temporary)
-        write_sample(folder / "sample", say=say)
-        pack = write_pack(index(Source(folder / "sample/iharmony4")), folder / "pack", settings.size, 1, lambda _: None)
+        pack = sample_pack(folder, settings.size, say)
         space = folder / "space.yaml"
         rates = [0.001 * (1 + number) for number in range(settings.trials)]
         space.write_text(SPACE.format(epochs=settings.epochs, workers=WORKERS, rates=rates))
@@ -60,7 +55,7 @@ def bench(say: Say, settings: Settings | None = None) -> list[Figure]:
 
         def cost(program: tuple[str, ...], name: str) -> float:
             say(f"trials: {name} of {settings.pairs} pairs")
-            return seconds(sweep, [sys.executable, *program, "tune", *words, f"run.name={name}"], folder)
+            return seconds(command.run, [sys.executable, *program, "tune", *words, f"run.name={name}"], folder)
 
         costs = in_turns(
             {
@@ -78,11 +73,3 @@ def bench(say: Say, settings: Settings | None = None) -> list[Figure]:
             f"seconds of a sweep of {settings.trials} trials of {settings.epochs} short epochs, one at a time",
         )
     ]
-
-
-def sweep(command: list[str], cache: Path) -> None:
-    """Run a sweep to its end. ``UserError`` with the last line of one that failed."""
-    done = subprocess.run(command, env=environment(cache), capture_output=True, text=True)
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-        raise UserError(f"a sweep of the bench failed and said: {said}")

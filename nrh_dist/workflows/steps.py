@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nrh_dist import config as configuration
 from nrh_dist import losses, models
 from nrh_dist.engine import speed
 from nrh_dist.engine.dist import Place
@@ -22,6 +23,25 @@ class Images(NamedTuple):
     mask: Tensor
 
 
+class Recipe(NamedTuple):
+    """What a side is made of: words of a configuration, and how ``Step`` takes them."""
+
+    words: list[str]
+    plain: bool
+    features: bool
+
+    @property
+    def config(self) -> Config:
+        """The configuration of these words."""
+        return configuration.load(None, self.words)
+
+    def step(self, device: torch.device, say: Say) -> "Step":
+        """The side, on ``device``."""
+        config = self.config
+        images = random_images(config.train.batch_size, config.data.size, device)
+        return Step(config, images, device, say, plain=self.plain, features=self.features)
+
+
 class Step:
     """A model in training on one batch that never changes; calling it makes one optimiser step.
 
@@ -32,7 +52,6 @@ class Step:
     def __init__(
         self, config: Config, images: Images, device: torch.device, say: Say, *, plain: bool, features: bool
     ) -> None:
-        self.keeps_memory = config.speed.keep_memory
         torch.manual_seed(config.seed)
         model = models.build(asdict(config.model), config.data.size).to(device)
         if plain and not features:

@@ -3,7 +3,6 @@
 Needs playwright and Debian's chromium (or google-chrome); skipped where no browser is installed.
 """
 
-import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -12,19 +11,12 @@ from typing import Any
 import blank_figures
 import evaluations
 import pytest
+from browsers import DESK, PHONE
 from matplotlib.figure import Figure
 
 from nrh_dist.report import html
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
-DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 PAPER = {"width": 680, "height": 960}  # A4 without its margins, at 96 dots per inch
-
-pytestmark = [
-    pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome here"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +35,6 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", blank_figures.save)
         return html.write([now], folder / "report", against=before)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
-        yield found
-        found.close()
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 """``nrh bench step``: its sides compute the same, its floor counts what torch counts, and it runs without Ray."""
 
+import multiprocessing
 import subprocess
 import sys
-from dataclasses import replace
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -118,16 +119,26 @@ def test_what_is_on_by_default_is_what_is_tuned_on_a_cpu():
     assert not speed.channels_last(configuration.load(None, []), CPU)
 
 
-def test_each_side_has_its_memory_kept_or_not(monkeypatch):
+def test_a_side_keeps_its_memory_where_it_is_asked_to(monkeypatch):
     told = []
     monkeypatch.setattr(bench_step.speed, "keep_memory", told.append)
-    words = [word for word in UNTUNED if "memory" not in word]
-    sides = [step("dih_m", words=[*words, f"speed.keep_memory={kept}"]) for kept in ("true", "false")]
-    for number, side in enumerate(sides):
-        timed = bench_step._side(side, 0.001, CPU)
+    monkeypatch.setattr(bench_step, "_of_this_process", None)
+    words = ["model.name=dih_m", "model.width=0.125", "data.size=64", "train.batch_size=2", *UNTUNED]
+    for kept, expected in (("true", [True]), ("false", [])):
+        assert bench_step._begin(steps.Recipe([*words, f"speed.keep_memory={kept}"], True, False), 0.001) == []
+        assert told == expected, "plain PyTorch is left as it comes"
+        assert bench_step._seconds_of_this_process() > 0
         told.clear()
-        timed(0)
-        assert told == [number == 0]
+
+
+def test_each_side_of_a_cpu_has_a_process_of_its_own():
+    words = ["model.name=dih_m", "model.width=0.125", "data.size=64", "train.batch_size=2"]
+    recipe = steps.Recipe([*words, *UNTUNED], True, False)
+    with ExitStack() as processes:
+        sides = [bench_step._side(recipe, 0.001, CPU, print, processes) for _ in range(2)]
+        assert all(0 < side(0) < 60 for side in sides)
+        assert len(multiprocessing.active_children()) == 2
+    assert bench_step._of_this_process is None
 
 
 def test_compiling_is_left_out_where_it_fails(monkeypatch):
@@ -161,12 +172,10 @@ def test_the_compiled_variant_is_compiled():
     """Its learner tells where it cannot be, and the compiler counts its graphs."""
     if not bench_step.compiles(CPU):
         pytest.skip("no compiler")
-    said = []
     torch._dynamo.utils.counters.clear()
-    variants = [Variant("torch.compile", "speed.compile=default")]
-    bench_step.bench(said.append, replace(SMALL, models=("ptc_att_dih",)), variants)
+    words = ["model.name=ptc_att_dih", "model.width=0.125", "data.size=64", "train.batch_size=2", *UNTUNED]
+    assert bench_step._begin(steps.Recipe([*words, "speed.compile=default"], False, True), 0.001) == []
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
-    assert not [line for line in said if "fails" in line]
 
 
 def test_it_needs_little_more_than_torch(tmp_path):

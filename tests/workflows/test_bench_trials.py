@@ -1,10 +1,7 @@
-"""``nrh bench trials``: what it runs, a sweep that fails, and one pair for real."""
-
-import sys
+"""``nrh bench trials``: what it runs, and one pair for real."""
 
 import pytest
 
-from nrh_dist.errors import UserError
 from nrh_dist.launch import space
 from nrh_dist.workflows import bench_trials
 
@@ -19,17 +16,11 @@ def test_both_sides_run_the_same_sweep_in_turns(monkeypatch):
         assert searched.config(searched.first).scale.workers == 2
         ran.append(tuple(program))
 
-    monkeypatch.setattr(bench_trials, "sweep", sweep)
+    monkeypatch.setattr(bench_trials.command, "run", sweep)
     (figure,) = bench_trials.bench(lambda line: None)
     beside, on_ray_train = bench_trials.BESIDE, bench_trials.ON_RAY_TRAIN
     assert ran == [beside, on_ray_train, on_ray_train, beside, beside, on_ray_train]
     assert figure.rounds == 3 and figure.target is None
-
-
-def test_a_sweep_that_fails_says_why(tmp_path):
-    fails = [sys.executable, "-c", "import sys; print('well'); sys.exit('nrh: first\\nnrh: no disk')"]
-    with pytest.raises(UserError, match=r"said: nrh: no disk$"):
-        bench_trials.sweep(fails, tmp_path)
 
 
 @pytest.mark.slow

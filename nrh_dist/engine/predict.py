@@ -1,0 +1,122 @@
+"""One photo of any size through a harmoniser: files that keep all they hold, and arrays."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nrh_dist.data.images import ImageProblem, read_mask, resize_mask
+from nrh_dist.engine.network import Network, open_network
+from nrh_dist.photo import array, correction, writing
+from nrh_dist.photo.correction import Answer, Correction
+from nrh_dist.photo.image import Photo, Small, Vips
+
+
+class Found(NamedTuple):
+    """What a network says of a photo. ``correction`` None: it needs none. ``share``: of its area that changes."""
+
+    small: Small
+    answer: Answer
+    correction: Correction | None
+    share: float
+
+
+@dataclass(frozen=True)
+class Harmoniser:
+    """A trained model for photos of any size; ``nrh_dist.load`` makes one."""
+
+    network: Network
+
+    def __call__(self, image: np.ndarray, mask: np.ndarray | None = None, strength: float = 1.0) -> np.ndarray:
+        """The harmonised photo, of the same shape and type.
+
+        ``image``: H x W x 3 or H x W, sRGB, uint8, uint16 or floats in [0, 1]. ``mask``: H x W in [0, 1], where it may
+        change; ``dih_m`` needs it. ``strength``: from 0, no change, to 1, all of it. ``ValueError`` for anything else.
+        """
+        photo = array.checked(image)
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength {strength:g}: it goes from 0, no change, to 1, all of it")
+        if mask is not None and (mask.shape != photo.shape[:2] or not 0 <= mask.min() <= mask.max() <= 1):
+            raise ValueError(f"a mask is H x W in [0, 1] as its photo {photo.shape[:2]}: this one is {mask.shape}")
+        if mask is None and self.network.needs_mask:
+            raise ValueError(f"{self.network.name} needs the mask of the object")
+        size = self.network.size
+        small_mask = None if mask is None else resize_mask(np.rint(mask * 255).astype(np.uint8), size) / np.float32(255)
+        found = self.found(array.small(photo, size), small_mask, photo.shape[:2] == (size, size))
+        if found.correction is None:
+            return image.copy()
+        return array.changed(photo, found.correction, strength, mask).reshape(image.shape)
+
+    def look(self, photo: Photo, mask: np.ndarray | None = None) -> Found:
+        """What is to be done about a file; ``mask`` uint8 at its upright size."""
+        size = self.network.size
+        small_mask = None if mask is None else resize_mask(mask, size) / np.float32(255)
+        return self.found(photo.small(size), small_mask, (photo.width, photo.height) == (size, size))
+
+    def found(self, small: Small, mask: np.ndarray | None, is_of_this_size: bool) -> Found:
+        """What is to be done about a photo; ``mask`` at the model's size, in [0, 1]."""
+        answer = self.network(small.srgb, mask)
+        if correction.found_nothing(small, answer):
+            return Found(small, answer, None, 0.0)
+        share = float((abs(answer.image - small.srgb).max(axis=-1) >= correction.LEAST).mean())
+        return Found(small, answer, correction.of(small, answer, is_of_this_size), share)
+
+
+def load(path: str | Path) -> Harmoniser:
+    """The harmoniser of a checkpoint: a run, sweep, checkpoint or exported folder, or an exported ``.onnx`` file.
+
+    ``UserError`` where it is none.
+    """
+    return Harmoniser(open_network(path))
+
+
+def write(
+    photo: Photo, found: Found, out: Path, strength: float = 1.0, mask: np.ndarray | None = None, strip: bool = False
+) -> None:
+    """Write ``photo`` as ``found`` to ``out``, whole or not at all; a copy where there is no correction.
+
+    ``mask``, uint8 at the photo's upright size, limits the change. ``ImageProblem`` as ``writing.write``.
+    """
+    wanted = found.correction
+    if wanted is None and not strip:
+        copy(photo.path, out)
+        return
+
+    def change(colours: Vips) -> Vips:
+        if wanted is None:
+            return colours * 0
+        made = correction.change_of(wanted, colours, photo.orientation) * strength
+        return made if mask is None else made * writing.as_stored_image(mask, photo.orientation)
+
+    writing.write(photo, change, out, strip)
+
+
+def write_mask(photo: Photo, found: Found, out: Path) -> None:
+    """Write what the model detected in ``photo`` as a grey PNG of its upright size, whole or not at all."""
+    assert found.answer.mask is not None
+    maps = correction.opening(found.small, found.answer.mask)
+    writing.write_mask(photo, lambda colours: correction.opened(maps, colours, photo.orientation), out)
+
+
+def copy(source: Path, out: Path) -> None:
+    """The same bytes at ``out``, whole or not at all. ``ImageProblem`` where the disk does not take them."""
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        shutil.copyfile(source, partial)
+        writing.settle(partial, out)
+    except OSError as error:
+        raise ImageProblem(out, f"cannot be written: {error.strerror or error}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_mask_of(photo: Photo, path: Path) -> np.ndarray:
+    """A mask file for ``photo``, uint8, of its upright size. ``ImageProblem`` where it is none."""
+    mask = read_mask(path)
+    width, height = photo.upright_size
+    if mask.shape != (height, width):
+        raise ImageProblem(path, f"is {mask.shape[1]}x{mask.shape[0]} pixels, but its photo is {width}x{height}")
+    return mask

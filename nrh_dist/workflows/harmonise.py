@@ -1,0 +1,183 @@
+"""``nrh harmonise``: photos and folders of photos, one after the other; what goes wrong with one stops no other."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from nrh_dist.data.images import ImageProblem
+from nrh_dist.engine import chosen
+from nrh_dist.engine.predict import Found, Harmoniser, load, read_mask_of, write, write_mask
+from nrh_dist.engine.progress import Say
+from nrh_dist.errors import UserError
+from nrh_dist.photo import shown
+from nrh_dist.photo.image import EXTENSIONS, Photo, open_photo
+
+HOW_TO_GET_ONE = (
+    "no checkpoint is known here: give --checkpoint with a run, a sweep, an exported folder or an .onnx file. "
+    "nrh train makes one, nrh best RUNS names the best, which is remembered"
+)
+COMPARED_SIDE = 1200  # pixels, at most, of each picture
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """Options of the verb. ``mask``: a file for one photo, or a folder with a mask (NAME.png) for each."""
+
+    strength: float = 1.0
+    mask: Path | None = None
+    save_mask: bool = False
+    compare: bool = False
+    strip: bool = False
+    force: bool = False
+
+
+class Task(NamedTuple):
+    """A photo, and its place below the folder of the results."""
+
+    photo: Path
+    place: Path
+
+
+def harmonise(words: Sequence[Path], out: Path, checkpoint: str | None, wishes: Wishes, say: Say) -> bool:
+    """Harmonise all photos of ``words`` into the folder ``out``; whether all went well.
+
+    Names and sub-folders stay. A line for each photo, also for one that cannot be used. ``UserError``, before anything
+    is written: no such photo, two photos of one name, a photo that would be written over itself, no checkpoint, or a
+    wish that the model cannot grant.
+    """
+    tasks = [*listed(words, out)]
+    _require_places(tasks, out)
+    model = opened(checkpoint, say)
+    _require_grantable(model, wishes, tasks)
+    done = [_said(model, task, out, wishes, say) for task in tasks]
+    corrected, same, bad = (sum(one == kind for one in done) for kind in ("corrected", "same", "bad"))
+    if len(tasks) > 1:
+        say(f"{len(tasks)} photos: {corrected} corrected, {same} left as they are, {bad} with problems")
+    return not bad
+
+
+def opened(checkpoint: str | None, say: Say) -> Harmoniser:
+    """The model that ``checkpoint`` means, or the one that was last chosen here. ``UserError`` where there is none."""
+    if checkpoint is None:
+        last = chosen.last()
+        if last is None:
+            raise UserError(HOW_TO_GET_ONE)
+        say(f"with {last}, which was chosen last; --checkpoint names another")
+        checkpoint = str(last)
+    return load(checkpoint)
+
+
+def listed(words: Sequence[Path], out: Path) -> Iterator[Task]:
+    """The photos that ``words`` mean: files, and whatever looks like a photo below folders, but for ``out``."""
+    for word in words:
+        if word.is_dir():
+            found = [*_below(word, out)]
+            if not found:
+                raise UserError(f"{word} holds no photo: {', '.join(EXTENSIONS)} are looked for, in sub-folders too")
+            yield from found
+        elif word.exists():
+            yield Task(word, Path(word.name))
+        else:
+            raise UserError(f"there is no photo or folder at {word}")
+
+
+def _below(folder: Path, out: Path) -> Iterator[Task]:
+    own = out.resolve()
+    for place, folders, names in os.walk(folder):
+        inside = Path(place)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and (inside / name).resolve() != own)
+        for name in sorted(names):
+            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+                yield Task(inside / name, (inside / name).relative_to(folder))
+
+
+def _require_places(tasks: Sequence[Task], out: Path) -> None:
+    places: dict[Path, Path] = {}
+    for photo, place in tasks:
+        if place in places:
+            raise UserError(f"{places[place]} and {photo} would both become {out / place}: give them one at a time")
+        places[place] = photo
+        if (out / place).resolve() == photo.resolve():
+            raise UserError(f"{photo} would be written over itself: give another folder with -o")
+
+
+def _require_grantable(model: Harmoniser, wishes: Wishes, tasks: Sequence[Task]) -> None:
+    network = model.network
+    if network.needs_mask and wishes.mask is None:
+        raise UserError(f"{network.origin} is a {network.name}, which needs the object's mask: give --mask")
+    if wishes.save_mask and not network.detects:
+        raise UserError(f"--save-mask: {network.origin} is a {network.name}, which does not say what it found")
+    if wishes.mask and not wishes.mask.is_dir() and len(tasks) > 1:
+        raise UserError(f"--mask {wishes.mask} is one mask, for {len(tasks)} photos: give a folder of NAME.png")
+
+
+def _said(model: Harmoniser, task: Task, out: Path, wishes: Wishes, say: Say) -> str:
+    """Do one photo and say how it went: "corrected", "same" or "bad"."""
+    try:
+        kind, line = _one(model, task, out, wishes)
+    except (ImageProblem, UserError) as error:
+        kind, line = "bad", str(error)
+    say(line)
+    return kind
+
+
+def _one(model: Harmoniser, task: Task, out: Path, wishes: Wishes) -> tuple[str, str]:
+    target = out / task.place
+    extras = {
+        "mask": target.with_name(f"{target.stem}-mask.png") if wishes.save_mask else None,
+        "compare": target.with_name(f"{target.stem}-compare.jpg") if wishes.compare else None,
+    }
+    for path in (target, *extras.values()):
+        if path is not None and path.exists() and not wishes.force:
+            raise UserError(f"{task.photo}: {path} exists; --force replaces it")
+    photo = open_photo(task.photo)
+    mask = read_mask_of(photo, _mask_path(wishes.mask, task)) if wishes.mask else None
+    found = model.look(photo, mask)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make {target.parent}: {error.strerror or error}") from None
+    write(photo, found, target, wishes.strength, mask, wishes.strip)
+    if extras["mask"]:
+        write_mask(photo, found, extras["mask"])
+    if extras["compare"]:
+        compare(photo, target, found, extras["compare"])
+    if found.correction is None:
+        what = "written without what it says about itself" if wishes.strip else "the same file"
+        return "same", f"{task.photo}: nothing to correct, {what}: {target}"
+    notes = "".join(f"; {note}" for note in notes_of(photo))
+    return "corrected", f"{task.photo}: corrected, {found.share:.0%} of the photo changes: {target}{notes}"
+
+
+def compare(photo: Photo, target: Path, found: Found, out: Path) -> None:
+    """Write before and after, and what was detected if the model says so, side by side as a JPEG."""
+    before, after = (shown.preview(one, COMPARED_SIDE) for one in (photo.path, target))
+    pictures = [before, after]
+    if found.answer.mask is not None:
+        pictures.append(shown.overlay(before, found.small, found.answer))
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        shown.beside(pictures).save(partial, "JPEG", quality=shown.QUALITY)
+        os.replace(partial, out)
+    except OSError as error:
+        raise ImageProblem(out, f"cannot be written: {error.strerror or error}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def notes_of(photo: Photo) -> list[str]:
+    """What a person should know about how the file was treated."""
+    notes = []
+    if photo.is_cmyk:
+        notes.append("its CMYK colours became sRGB")
+    if photo.palette_or_bits:
+        notes.append(f"its {photo.palette_or_bits} became channels of 8 bits")
+    if photo.facts.has_more_pictures:
+        notes.append("the other pictures in the file (depth, gain map) are not kept")
+    return notes
+
+
+def _mask_path(given: Path, task: Task) -> Path:
+    return given / task.place.with_suffix(".png") if given.is_dir() else given
