@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+import faulty_s3
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "engine"))
@@ -89,3 +90,29 @@ def test_planted_keys_are_in_no_file_and_no_line(home):
         (name, str(path)) for path in files for name, secret in hidden.items() if secret.encode() in path.read_bytes()
     ]
     assert not found
+
+
+IN_STORAGE = (
+    ("train", *TINY, "model.name=dih_nm", "data.pack=pack", "run.name=alone", "scale.gpus_per_worker=0"),
+    ("tune", "space.yaml", "data.pack=pack", "run.name=sweep", "scale.gpus_per_worker=0"),
+)
+
+
+@pytest.mark.slow
+def test_planted_keys_of_a_storage_are_in_no_file_and_not_in_it(home, s3, s3_server):
+    """Runs and a sweep that are copied to an S3 server; its keys are those that the copying used."""
+    planted = {"AWS_ACCESS_KEY_ID": secrets.token_hex(20), "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20)}
+    (home / "space.yaml").write_text(SPACE)
+    said = run(home, planted, "data", "sample", "sample")
+    said += run(home, planted, "data", "pack", "sample/iharmony4", "pack", "--size", "64")
+    for words in IN_STORAGE:
+        said += run(home, {**planted, "NRH_STORAGE": s3.address}, *words)
+    objects = faulty_s3.contents(s3_server, s3.bucket)
+    assert any(name.endswith("alone/best.json") for name in objects)
+    assert any("/sweep/" in name and name.endswith("manifest.json") for name in objects)
+    asked = "\n".join(s3.seen)
+    for name, secret in planted.items():
+        assert secret not in said and secret not in asked, name
+        held = [key for key, content in objects.items() if secret.encode() in content]
+        held += [str(path) for path in home.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+        assert not held, (name, held)

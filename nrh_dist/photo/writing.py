@@ -40,6 +40,12 @@ def write(photo: Photo, change: Change, out: Path, strip: bool = False) -> None:
             metadata.carry_over(photo.format, photo.path, bare, partial, profile=not photo.is_cmyk)
 
 
+def encoded_anew(photo: Photo, out: Path) -> None:
+    """Decode and encode ``photo`` with nothing changed: the least that writing it can take."""
+    colours, alpha = photo.decoded()
+    _encode(photo, colours if alpha is None else colours.bandjoin(alpha), out)
+
+
 def write_mask(photo: Photo, mask: Change, out: Path) -> None:
     """Write ``mask`` of the colours of ``photo``, in [0, 1], upright, as a grey PNG of 8 bits. Raises as ``write``."""
     with _in_one_step(photo, out) as (_, partial):

@@ -7,6 +7,7 @@
     nrh bench generate --images train2017 --annotations instances_train2017.json     ten minutes on two cores
     nrh bench sweep                        a quarter of an hour on two cores the first time; its trainings are kept
     nrh bench trials                       four minutes on two cores
+    nrh bench harmonise                    one minute on two cores
 
 A further bench is a function in ``BENCHES``, which imports its file by itself: ``step`` must run where there is little
 more than PyTorch. What benches share is in ``measure.py``.
@@ -88,6 +89,12 @@ def _trials(given: Input, say: Say) -> list[Figure]:
     return bench_trials.bench(say)
 
 
+def _harmonise(given: Input, say: Say) -> list[Figure]:
+    from nrh_dist.workflows import bench_harmonise
+
+    return bench_harmonise.bench(say)
+
+
 BENCHES: dict[str, Callable[[Input, Say], list[Figure]]] = {
     "loader": _loader,
     "step": _step,
@@ -96,6 +103,7 @@ BENCHES: dict[str, Callable[[Input, Say], list[Figure]]] = {
     "generate": _generate,
     "sweep": _sweep,
     "trials": _trials,
+    "harmonise": _harmonise,
 }
 USES = {
     "loader": ("data",),
@@ -105,6 +113,7 @@ USES = {
     "generate": ("images", "annotations", "count"),
     "sweep": (),
     "trials": (),
+    "harmonise": (),
 }  # of Input
 ABOUT = {
     "loader": "the feed from a pack, against decoding files and against webdataset",
@@ -114,6 +123,7 @@ ABOUT = {
     "generate": "the COCO-Exp generator, against the naive route",
     "sweep": "the epochs that a search needs, against a full random search",
     "trials": "two workers of each trial beside it, against a TorchTrainer for each",
+    "harmonise": "a large photo, against decoding and encoding it; the start, against onnxruntime's",
 }
 
 

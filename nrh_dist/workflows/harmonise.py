@@ -148,7 +148,7 @@ def _one(model: Harmoniser, task: Task, out: Path, wishes: Wishes) -> tuple[str,
         what = "written without what it says about itself" if wishes.strip else "the same file"
         return "same", f"{task.photo}: nothing to correct, {what}: {target}"
     notes = "".join(f"; {note}" for note in notes_of(photo))
-    return "corrected", f"{task.photo}: corrected, {found.share:.0%} of the photo changes: {target}{notes}"
+    return "corrected", f"{task.photo}: corrected, {100 * found.share:.0f} % of the photo changes: {target}{notes}"
 
 
 def compare(photo: Photo, target: Path, found: Found, out: Path) -> None:

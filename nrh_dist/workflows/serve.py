@@ -77,14 +77,15 @@ class Studio:
             gone, _ = self.photos.popitem(last=False)
             for file in self.folder.glob(f"{gone}*"):
                 file.unlink(missing_ok=True)
-        changed, share = kept.found.correction is not None, kept.found.share
+        changed = kept.found.correction is not None
+        share = f"{100 * kept.found.share:.0f} % of the photo changes"
         width, height = kept.photo.upright_size
         return {
             "photo": key,
             "name": name,
             "size": f"{width} × {height}",
             "changed": changed,
-            "said": f"{share:.0%} of the photo changes" if changed else "nothing to correct: the photo stays as it is",
+            "said": share if changed else "nothing to correct: the photo stays as it is",
             "notes": notes_of(kept.photo) if changed else [],
             "pictures": sorted(kept.pictures),
         }

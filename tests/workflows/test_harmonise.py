@@ -52,7 +52,7 @@ def test_folders_keep_their_names_and_the_rest_is_left_alone(tmp_path, run):
     well, said = run(["in"])
     assert well and found(tmp_path / "out") == ["a.jpg", "deep/c.tif", "deep/er/b.PNG"]
     assert said[-1] == "3 photos: 3 corrected, 0 left as they are, 0 with problems"
-    assert all("corrected, " in line and "% of the photo changes" in line for line in said[:-1])
+    assert all("corrected, " in line and " % of the photo changes" in line for line in said[:-1])
 
 
 def test_results_within_the_folder_are_not_taken_for_photos(tmp_path, run):

@@ -171,7 +171,7 @@ def test_the_last_photos_are_kept(started, photo, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_the_page_in_a_browser(started, photo, browser, tmp_path, size):
+def test_the_page_in_a_browser(started, photo, browser, tmp_path, size, monkeypatch):
     """Upload, slider, overlay, strength and download; then a non-image, a bomb and a file that is too large."""
     server = started()
     context = browser.new_context(viewport=size, accept_downloads=True)
@@ -210,7 +210,9 @@ def test_the_page_in_a_browser(started, photo, browser, tmp_path, size):
     assert complaints == []
     (tmp_path / "text.jpg").write_text("no photo")
     photo_files.bomb(tmp_path / "bomb.png")
-    for name, said in (("text.jpg", "is not a JPEG"), ("bomb.png", "above the limit")):
+    (tmp_path / "large.jpg").write_bytes(bytes(3 << 20))
+    monkeypatch.setattr(serve, "BYTES_LIMIT", 2 << 20)
+    for name, said in (("text.jpg", "is not a JPEG"), ("bomb.png", "above the limit"), ("large.jpg", "larger than")):
         page.set_input_files("#file", str(tmp_path / name))
         page.wait_for_selector("#status.problem")
         page.wait_for_function(f"document.getElementById('status').textContent.includes({said!r})")
