@@ -1,7 +1,8 @@
 """What a driver and its workers tell each other where they share no disk: to stop, and the lines of the log.
 
 On one disk, files of the run's folder do it. For workers that see another disk, an actor beside the driver carries the
-contents of the same files: ``.stop`` to them, ``train.log`` from them.
+contents of the same files: ``.stop`` to them, ``train.log`` from them. Trials of a sweep are such workers, too, of
+which each tells when it has stopped.
 """
 
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
 
-from nrh_dist.engine.notice import STOP_FILE, Notice
+from nrh_dist.engine.notice import STOP_FILE, Notice, forget
 from nrh_dist.launch.worker import LOG
 
 LOOK_SECONDS = 0.5  # between two looks of the driver
@@ -24,17 +25,23 @@ class Post:
 
     def __init__(self) -> None:
         self._lines: list[str] = []
+        self._left: list[str] = []
         self._is_asked = False
 
     def tell(self, line: str) -> None:
         """A line from a worker."""
         self._lines.append(line)
 
-    def take(self, is_asked: bool) -> list[str]:
-        """The lines since the last call; for the driver, which says whether the run shall stop."""
+    def leave(self, trial: str) -> None:
+        """``trial``, a folder below the sweep's, does not train any more."""
+        self._left.append(trial)
+
+    def take(self, is_asked: bool) -> tuple[list[str], list[str]]:
+        """The lines and the trials that left since the last call; for the driver, who says whether all shall stop."""
         self._is_asked = is_asked
-        lines, self._lines = self._lines, []
-        return lines
+        taken = self._lines, self._left
+        self._lines, self._left = [], []
+        return taken
 
     def is_asked(self) -> bool:
         """Whether the run shall stop."""
@@ -50,10 +57,20 @@ class Wire:
         is_same_disk = mark.exists() and mark.read_text() == name
         self._post = None if is_same_disk else post
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether the driver sees another disk."""
+        return self._post is not None
+
     def tell(self, line: str) -> None:
         """Hand a line of the log over."""
         if self._post:
             self._post.tell.remote(line)
+
+    def leave(self, trial: str) -> None:
+        """Tell the driver that ``trial``, a folder below the sweep's, does not train any more."""
+        if self._post:
+            self._post.leave.remote(trial)
 
     def asked(self) -> Notice:
         """STOP where the driver's folder says so. A driver that is too busy to answer asks for nothing."""
@@ -85,9 +102,12 @@ def relayed(folder: Path) -> Iterator[tuple[str, Any]]:
 
     def carry() -> None:
         with suppress(ray.exceptions.RayError):
-            lines = ray.get(post.take.remote((folder / STOP_FILE).exists()))
-            with (folder / LOG).open("a") as log:
-                log.writelines(f"{line}\n" for line in lines)
+            lines, left = ray.get(post.take.remote((folder / STOP_FILE).exists()))
+            for trial in left:
+                forget(folder / trial)
+            if lines:
+                with (folder / LOG).open("a") as log:
+                    log.writelines(f"{line}\n" for line in lines)
 
     def carry_on() -> None:
         while not ended.wait(LOOK_SECONDS):

@@ -20,6 +20,7 @@ from nrh_dist.engine.progress import Say
 from nrh_dist.engine.run import run
 from nrh_dist.errors import UserError
 from nrh_dist.launch import trials
+from nrh_dist.launch.relay import Wire
 from nrh_dist.launch.space import Space
 from nrh_dist.launch.spawned import spawn_workers
 from nrh_dist.launch.telling import LOOK_SECONDS, Answers
@@ -54,7 +55,12 @@ class Together(NamedTuple):
 
 
 def train_trial(
-    parameters: dict[str, Any], searched: Space, pack: Origin, home: str, together: Together | None
+    parameters: dict[str, Any],
+    searched: Space,
+    pack: Origin,
+    home: str,
+    together: Together | None,
+    relay: tuple[str, Any] | None = None,
 ) -> None:
     """What Tune runs for a trial: from its first epoch, or from where a pause, a crash or a kill left it.
 
@@ -79,11 +85,13 @@ def train_trial(
             return
         if reason := trials.failures(sweep).get(folder.name):
             raise UserError(reason)
+        wire = Wire(relay, sweep)
         try:
-            _wait_if_stopping(sweep, folder)
-            _train(config, fetched.here(pack, say), folder, together, tell, say)
+            with _heeding(wire, sweep, folder):
+                _wait_if_stopping(sweep, folder, wire)
+                _train(config, fetched.here(pack, say), folder, together, tell, say)
         except UserError as error:
-            _wait_if_stopping(sweep, folder)
+            _wait_if_stopping(sweep, folder, wire)
             trials.note_failure(folder, str(error))
             raise
 
@@ -161,8 +169,35 @@ def _following(folder: Path, epochs: int, tell: _Teller) -> Iterator[None]:
     tell_up_to(epochs)
 
 
-def _wait_if_stopping(sweep: Path, folder: Path) -> None:
+@contextmanager
+def _heeding(wire: Wire, sweep: Path, folder: Path) -> Iterator[None]:
+    """Where the driver sees another disk, its wish to stop becomes that of this one while the block runs."""
+    if not wire.is_needed:
+        yield
+        return
+    notice.forget(sweep)  # of an earlier start
+    ended = Event()
+
+    def look() -> None:
+        while not ended.wait(notice.LOOK_SECONDS):
+            if wire.asked():
+                notice.ask_to_stop(sweep)
+                notice.ask_to_stop(folder)
+                return
+
+    thread = Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _wait_if_stopping(sweep: Path, folder: Path, wire: Wire) -> None:
     """Wait for this process's end where the sweep stops: were the trial to return, Tune would start the next one."""
+    if (sweep / notice.STOP_FILE).exists():
+        wire.leave(f"{folder.parent.name}/{folder.name}")
     while (sweep / notice.STOP_FILE).exists():
         notice.forget(folder)  # nobody need wait for this one
         time.sleep(LOOK_SECONDS)

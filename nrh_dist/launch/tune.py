@@ -13,7 +13,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from nrh_dist.engine.storage import file_system, open_storage
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session, space
 from nrh_dist.launch.progress import Progress, callback
+from nrh_dist.launch.relay import relayed
 from nrh_dist.launch.schedulers import scheduler, searcher
 from nrh_dist.launch.space import Space
 from nrh_dist.launch.sweep_copy import SWEEP, copy_of
@@ -88,9 +89,11 @@ def tune(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
         copy.forget(FAILURE, select.BEST)
         notice.forget(folder)
         progress = Progress(searched, folder, say)
-        stopping = session.stopping(lambda: _ask_to_stop(folder, progress), say)
-        with stopping, closing(progress), copy.followed(progress.say):
-            _run(searched, first, pack, folder, progress, say)
+        is_apart = may_see_other_disks(first)
+        stopping = session.stopping(lambda: _ask_to_stop(folder, progress, is_apart), say)
+        carried = relayed(folder) if is_apart else nullcontext()
+        with stopping, closing(progress), copy.followed(progress.say), carried as relay:
+            _run(searched, first, pack, folder, progress, relay, say)
         table = write_table(folder, searched)
         copy.send()
         if progress.is_stopping:
@@ -145,7 +148,15 @@ def _keep_keys_out_of_logs() -> None:
     class_cache.ENV_VARS_TO_PROPAGATE = {one for one in class_cache.ENV_VARS_TO_PROPAGATE if not one.startswith("AWS")}
 
 
-def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Progress, say: Say) -> None:
+def _run(
+    searched: Space,
+    first: Config,
+    pack: Path,
+    folder: Path,
+    progress: Progress,
+    relay: tuple[str, Any] | None,
+    say: Say,
+) -> None:
     """Run Tune to its end. A trial that dies goes on from its checkpoint, up to ``scale.max_failures`` times."""
     from ray import tune as ray_tune
 
@@ -155,6 +166,7 @@ def _run(searched: Space, first: Config, pack: Path, folder: Path, progress: Pro
     _drop_record(first, folder)
     room = room_for(first, say)
     places = {"pack": fetched.origin(pack.absolute()), "home": str(Path.cwd()), "together": room.together}
+    places["relay"] = relay
     trainable = ray_tune.with_parameters(train_trial, searched=searched, **places)
     parameters = starting_points(searched, first.seed, folder)
     is_drawn = bool(parameters)
@@ -221,11 +233,13 @@ def starting_points(searched: Space, seed: int, folder: Path) -> list[dict[str, 
     return points
 
 
-def _ask_to_stop(folder: Path, progress: Progress) -> None:
-    """Let no trial begin, and ask those that train to save and stop."""
+def _ask_to_stop(folder: Path, progress: Progress, is_apart: bool) -> None:
+    """Let no trial begin, and ask those that train to save and stop. ``is_apart``: their folders may lie elsewhere."""
     progress.is_stopping = True
     notice.ask_to_stop(folder)
     for trial in progress.running():
+        if is_apart:
+            trial.mkdir(parents=True, exist_ok=True)  # here, for the answer that the relay brings
         with suppress(FileNotFoundError):  # it is about to begin, and will find the sweep's
             notice.ask_to_stop(trial)
 

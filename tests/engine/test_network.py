@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from nrh_dist.errors import UserError
 from nrh_dist.models import MODELS
 
 HARMONISERS = [name for name in MODELS if name != "ptc"]
+QUICK = ("dih_m", "gated")  # to export one takes ten seconds
+EXPORTED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in HARMONISERS]
 
 
 @pytest.fixture(scope="module")
@@ -33,19 +36,20 @@ def checkpoints(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(checkpoints, tmp_path_factory):
-    """As ONNX files, with what was said."""
+    """``exported(name)``: as an ONNX file, with what was said."""
     root = tmp_path_factory.mktemp("exported")
-    made = {}
-    for name, path in checkpoints.items():
-        if name != "ptc":
-            said = []
-            made[name] = onnx.export(path, root / f"{name}.onnx", said.append), said
-    return made
+
+    @cache
+    def exported(name):
+        said = []
+        return onnx.export(checkpoints[name], root / f"{name}.onnx", said.append), said
+
+    return exported
 
 
-@pytest.mark.parametrize("name", [*HARMONISERS, "gated-pixels"])
+@pytest.mark.parametrize("name", [*EXPORTED, pytest.param("gated-pixels", marks=pytest.mark.slow)])
 def test_onnx_gives_what_torch_gives(checkpoints, exported, name):
-    path, (line,) = exported[name]
+    path, (line,) = exported(name)
     assert "of 16 pictures, the largest difference from torch is" in line
     network, light = open_network(checkpoints[name]), open_network(path)
     assert (light.name, light.size) == (network.name, 64) == (name.split("-")[0], 64)
@@ -61,9 +65,9 @@ def test_onnx_gives_what_torch_gives(checkpoints, exported, name):
     assert (ours.field is not None) == (name == "gated")
 
 
-@pytest.mark.parametrize("name", HARMONISERS)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_an_exported_model_takes_any_number_of_pictures(exported, name):
-    network = open_network(exported[name][0])
+    network = open_network(exported(name)[0])
     rng = np.random.default_rng(0)
     photos = rng.random((5, 3, 64, 64), dtype=np.float32) * 2 - 1
     masks = rng.random((5, 1, 64, 64), dtype=np.float32) if network.needs_mask else None
@@ -75,9 +79,10 @@ def test_an_exported_model_takes_any_number_of_pictures(exported, name):
 
 
 def test_the_network_is_the_model(tmp_path):
-    path = make_real_run(tmp_path, "half-shut", "gated", "model.gate_threshold=0.5")
-    model, _ = trained_model(path)
     picture = np.random.default_rng(0).random((64, 64, 3), dtype=np.float32)
+    opening = open_network(make_real_run(tmp_path, "open", "gated"))(picture).mask
+    path = make_real_run(tmp_path, "half-shut", "gated", f"model.gate_threshold={np.median(opening)}")
+    model, _ = trained_model(path)
     with torch.no_grad():
         made = model(torch.from_numpy(picture).permute(2, 0, 1)[None] * 2 - 1)
     answer = open_network(path)(picture)
@@ -93,7 +98,7 @@ def test_the_network_is_the_model(tmp_path):
 def test_the_model_card_is_in_the_file(exported):
     import onnx as library
 
-    path, _ = exported["gated"]
+    path, _ = exported("gated")
     graph = library.load(path)
     library.checker.check_model(graph)
     assert graph.doc_string.startswith("# gated at 64 px") and "## Limits" in graph.doc_string
@@ -166,7 +171,7 @@ def test_values_that_are_not_finite_are_told(checkpoints):
 
 def test_load_is_the_packages_own(checkpoints, exported):
     photo = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
-    found, light = nrh_dist.load(checkpoints["gated"])(photo), nrh_dist.load(str(exported["gated"][0]))(photo)
+    found, light = nrh_dist.load(checkpoints["gated"])(photo), nrh_dist.load(str(exported("gated")[0]))(photo)
     assert found.shape == photo.shape and abs(found.astype(int) - light).max() <= 1
     with pytest.raises(AttributeError, match="no attribute 'unload'"):
         nrh_dist.unload  # noqa: B018
@@ -189,7 +194,7 @@ def test_the_light_path_imports_little(exported, tmp_path):
         "from nrh_dist import cli\n"
         "cli.main(sys.argv[1:])\n"
     )
-    words = ["harmonise", "a.png", "-o", "out", "--checkpoint", str(exported["gated"][0]), "--compare", "--save-mask"]
+    words = ["harmonise", "a.png", "-o", "out", "--checkpoint", str(exported("gated")[0]), "--compare", "--save-mask"]
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert sorted(os.listdir(tmp_path / "out")) == ["a-compare.jpg", "a-mask.png", "a.png"]

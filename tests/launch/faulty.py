@@ -40,9 +40,9 @@ def elsewhere(loop_config):
     return REAL_WORKER(moved)
 
 
-def train_trial_elsewhere(parameters, searched, pack, home, together):
+def train_trial_elsewhere(parameters, searched, pack, home, together, relay):
     """A trial on a machine that shares no disk with the driver: relative paths are of another folder."""
-    REAL_TRIAL(parameters, searched, pack, f"{home}/elsewhere", together)
+    REAL_TRIAL(parameters, searched, pack, f"{home}/elsewhere", together, relay)
 
 
 def stands_still_once(loop_config):

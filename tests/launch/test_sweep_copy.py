@@ -1,11 +1,13 @@
 import csv
 import shutil
+from contextlib import nullcontext
 
 import faulty
 import pytest
 from packs import write_small_pack
+from test_faults import meanwhile, wait_for
 
-from nrh_dist.engine import checkpoint, select, storage
+from nrh_dist.engine import checkpoint, notice, select, storage
 from nrh_dist.engine.storage import StorageProblem, open_storage
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session
@@ -181,6 +183,39 @@ def test_trials_on_other_disks_share_nothing_but_the_storage(
     there = place_of(s3).location
     assert not [path for path, _ in storage._Files(there).listed(there.path) if "/.ray/" in path]
     assert not (folder / tuning.RECORD).exists()
+
+
+def test_trials_on_other_disks_save_when_the_sweep_is_asked_to_stop(ray_session, s3, pack, tmp_path, monkeypatch):
+    """And go on from there, each epoch once."""
+    monkeypatch.setattr(session, "is_local", lambda: False)
+    monkeypatch.setattr(tuning, "train_trial", faulty.train_trial_elsewhere)
+    monkeypatch.setattr(tuning, "STOP_SECONDS", 1e6)  # the trials end the wait
+    monkeypatch.chdir(tmp_path)
+    space = tmp_path / "space.yaml"
+    space.write_text(SPACE.replace("none: {max_epochs: 2}", "none: {max_epochs: 12}"))
+    words = [f"data.pack={pack.root}", "run.root=runs", "run.name=sweep", f"storage={s3.address}"]
+    folder, ask = tmp_path / "runs" / "sweep", []
+
+    def stopping(asked, say):
+        ask.append(asked)
+        return nullcontext()
+
+    monkeypatch.setattr(tuning.session, "stopping", stopping)
+
+    def stop():
+        rows = tmp_path / "elsewhere" / "runs" / "sweep" / "trials" / "t0000" / "metrics.jsonl"
+        wait_for(lambda: rows.exists() and rows.read_text().count("\n") >= 2, "two epochs")
+        ask[0]()
+
+    with meanwhile(stop), pytest.raises(notice.Stopped, match="--resume"):
+        tune(space, words, False, print)
+    statuses = {row["status"] for row in rows_of(folder)}
+    assert "finished" not in statuses and not list(folder.glob("trials/*/failure*"))
+    tune(space, words, True, print)
+    assert {row["status"] for row in rows_of(folder)} == {"finished"}
+    logs = [path.read_text() for path in (tmp_path / "elsewhere").glob("runs/sweep/trials/*/train.log")]
+    assert any("continuing from" in log for log in logs)
+    assert all(log.count(f"epoch {epoch} of 12") == 1 for log in logs for epoch in range(1, 13)), logs
 
 
 def test_weights_that_are_taken_over_by_path_need_one_disk(ray_session, s3, pack, tmp_path, monkeypatch):

@@ -46,7 +46,7 @@ def decoder(real, size, blur):
     return harmoniser(lambda photo, _: {IMAGE: 2 * drawn.transpose(2, 0, 1)[None] - 1}, "dih_nm", size)
 
 
-@pytest.mark.parametrize("blur", [0, 0.7])
+@pytest.mark.parametrize("blur", [pytest.param(0, marks=pytest.mark.slow), 0.7])
 def test_a_large_composite_of_a_decoder(composite, blur):
     """Against the network's picture enlarged, and against its change enlarged without a guide."""
     photo, real, mask = composite
@@ -110,6 +110,16 @@ def test_at_the_models_own_size_its_answer_is_taken_as_it_is():
     model = harmoniser(lambda *_: {IMAGE: 2 * drawn.transpose(2, 0, 1)[None] - 1}, "dih_nm")
     assert abs(model(photo) - drawn).max() < 1e-6
     assert abs(model(photo[:, :60]) - drawn[:, :60]).max() > 0.1
+
+
+@pytest.mark.parametrize("deviation", correction.BLURS)
+def test_the_blur_of_a_decoder_is_found(deviation):
+    """Also where a third of the picture was changed by a fifth."""
+    photo = cv2.GaussianBlur(np.random.default_rng(0).random((64, 64, 3), dtype=np.float32), (0, 0), 0.5)
+    real = photo.copy()
+    real[10:50, 20:50] *= 0.8
+    drawn = cv2.GaussianBlur(real, (0, 0), deviation) if deviation else real
+    assert correction.blur_of(photo, drawn) == deviation
 
 
 @pytest.mark.parametrize(("width", "height"), [(200, 150), (64, 64), (40, 1000), (3, 2)])
