@@ -8,11 +8,11 @@ which each tells when it has stopped.
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
 
 from nrh_dist.engine.notice import STOP_FILE, Notice, forget
+from nrh_dist.launch.repeated import repeated
 from nrh_dist.launch.worker import LOG
 
 LOOK_SECONDS = 0.5  # between two looks of the driver
@@ -97,7 +97,7 @@ def relayed(folder: Path) -> Iterator[tuple[str, Any]]:
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     post: Any = ray.remote(Post).options(num_cpus=0, scheduling_strategy=here).remote()
-    name, ended = uuid4().hex, Event()
+    name = uuid4().hex
     (folder / MARK).write_text(name)
 
     def carry() -> None:
@@ -109,17 +109,10 @@ def relayed(folder: Path) -> Iterator[tuple[str, Any]]:
                 with (folder / LOG).open("a") as log:
                     log.writelines(f"{line}\n" for line in lines)
 
-    def carry_on() -> None:
-        while not ended.wait(LOOK_SECONDS):
-            carry()
-
-    thread = Thread(target=carry_on, daemon=True, name="relay")
-    thread.start()
     try:
-        yield name, post
+        with repeated(carry, LOOK_SECONDS):
+            yield name, post
     finally:
-        ended.set()
-        thread.join()
         carry()
         (folder / MARK).unlink(missing_ok=True)
         ray.kill(post)

@@ -7,7 +7,6 @@ notes about trials, and fetches what trials on other machines have reached.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 from nrh_dist.engine import mirror, track
@@ -15,6 +14,7 @@ from nrh_dist.engine.mirror import ROWS
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.storage import Storage, StorageProblem, open_storage
 from nrh_dist.errors import UserError
+from nrh_dist.launch.repeated import repeated
 from nrh_dist.launch.trials import FAILURE, STOPPED
 
 SWEEP = "sweep.json"
@@ -80,25 +80,19 @@ class SweepCopy:
     @contextmanager
     def followed(self, say: Say) -> Iterator[None]:
         """Fetch and send now and then while the block runs, and at its end. A storage that fails is said, once."""
-        ended, told = Event(), set()
+        told: set[str] = set()
 
         def follow() -> None:
-            while not ended.wait(SECONDS):
-                try:
-                    self.fetch()
-                    self.send()
-                except (StorageProblem, OSError) as problem:
-                    if str(problem) not in told:
-                        say(f"{problem}; the sweep goes on")
-                    told.add(str(problem))
+            try:
+                self.fetch()
+                self.send()
+            except (StorageProblem, OSError) as problem:
+                if str(problem) not in told:
+                    say(f"{problem}; the sweep goes on")
+                told.add(str(problem))
 
-        thread = Thread(target=follow, daemon=True, name="sweep copy")
-        thread.start()
-        try:
+        with repeated(follow, SECONDS):
             yield
-        finally:
-            ended.set()
-            thread.join()
         self.fetch()
 
 

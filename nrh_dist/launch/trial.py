@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ from nrh_dist.engine.run import run
 from nrh_dist.errors import UserError
 from nrh_dist.launch import trials
 from nrh_dist.launch.relay import Wire
+from nrh_dist.launch.repeated import repeated
 from nrh_dist.launch.space import Space
 from nrh_dist.launch.spawned import spawn_workers
 from nrh_dist.launch.telling import LOOK_SECONDS, Answers
@@ -147,25 +147,13 @@ def _train(config: Config, pack: Path, folder: Path, together: Together | None, 
 @contextmanager
 def _following(folder: Path, epochs: int, tell: _Teller) -> Iterator[None]:
     """Tell Tune what workers ask to be told while the block runs, and all rows that it leaves at its end."""
-    ended = Event()
 
     def tell_up_to(epoch: int) -> None:
         for row in track.rows_up_to(folder, epoch):
             tell(row)
 
-    answers = Answers(folder, tell_up_to)
-
-    def follow() -> None:
-        while not ended.wait(LOOK_SECONDS):
-            answers.look()
-
-    thread = Thread(target=follow, daemon=True)
-    thread.start()
-    try:
+    with repeated(Answers(folder, tell_up_to).look, LOOK_SECONDS):
         yield
-    finally:
-        ended.set()
-        thread.join()
     tell_up_to(epochs)
 
 
@@ -176,22 +164,14 @@ def _heeding(wire: Wire, sweep: Path, folder: Path) -> Iterator[None]:
         yield
         return
     notice.forget(sweep)  # of an earlier start
-    ended = Event()
 
     def look() -> None:
-        while not ended.wait(notice.LOOK_SECONDS):
-            if wire.asked():
-                notice.ask_to_stop(sweep)
-                notice.ask_to_stop(folder)
-                return
+        if not (sweep / notice.STOP_FILE).exists() and wire.asked():
+            notice.ask_to_stop(sweep)
+            notice.ask_to_stop(folder)
 
-    thread = Thread(target=look, daemon=True)
-    thread.start()
-    try:
+    with repeated(look, notice.LOOK_SECONDS):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _wait_if_stopping(sweep: Path, folder: Path, wire: Wire) -> None:
