@@ -165,9 +165,8 @@ def _run(
         shutil.rmtree(left, ignore_errors=True)
     _drop_record(first, folder)
     room = room_for(first, say)
-    places = {"pack": fetched.origin(pack.absolute()), "home": str(Path.cwd()), "together": room.together}
-    places["relay"] = relay
-    trainable = ray_tune.with_parameters(train_trial, searched=searched, **places)
+    places = {"pack": fetched.origin(pack.absolute()), "home": str(Path.cwd())}
+    trainable = ray_tune.with_parameters(train_trial, searched=searched, **places, together=room.together, relay=relay)
     parameters = starting_points(searched, first.seed, folder)
     is_drawn = bool(parameters)
     tried = {index: noted(one)["assignment"] for index, one in begun(folder).items()}
