@@ -32,6 +32,7 @@ def is_local(words: list[str]) -> bool:
     return words[0] in ("nrh", "torchrun") and not is_full_size(words)
 
 
+@pytest.mark.slow
 def test_the_commands_in_order(tmp_path, ray_session):
     """In a fresh folder, one after the other, as a reader would, but on one Ray for all, which saves its starts."""
     import ray

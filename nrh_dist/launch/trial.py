@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import torch
@@ -164,9 +165,11 @@ def _heeding(wire: Wire, sweep: Path, folder: Path) -> Iterator[None]:
         yield
         return
     notice.forget(sweep)  # of an earlier start
+    was_told = Event()
 
     def look() -> None:
-        if not (sweep / notice.STOP_FILE).exists() and wire.asked():
+        if not was_told.is_set() and wire.asked():
+            was_told.set()
             notice.ask_to_stop(sweep)
             notice.ask_to_stop(folder)
 

@@ -107,6 +107,7 @@ def test_a_killed_worker_and_then_a_killed_controller(ray_session, tmp_path, pac
     require_whole(folder, 60, said)
 
 
+@pytest.mark.slow
 def test_a_rank_that_stands_still_is_found_and_started_again(ray_session, tmp_path, pack, monkeypatch):
     monkeypatch.setattr(train, "_worker", faulty.stands_still_once)
     one = configured(tmp_path, pack, "train.epochs=3", "scale.workers=2", "scale.hang_seconds=4")
@@ -127,6 +128,7 @@ def test_a_rank_that_stands_still_is_found_and_started_again(ray_session, tmp_pa
     require_whole(folder, 3, said)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_a_checkpoint_and_stops(ray_session, tmp_path, pack):
     """The driver is a process of its own, which joins the Ray of the tests."""
     import ray

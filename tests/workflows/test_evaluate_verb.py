@@ -41,6 +41,7 @@ def test_data_and_result_in_a_storage_are_those_of_a_disk(ray_session, s3, pack,
     assert not [*(cache / "evaluations").rglob("summary.json")], "nothing of it stays in the cache"
 
 
+@pytest.mark.slow
 def test_coco_exp_tells_categories_and_shifts_wherever_it_lies(ray_session, s3, tmp_path, capsys):
     """As a folder, as the sub-set in it, as its pack, and as its pack in a storage."""
     write_sample(tmp_path / "sample", seed=0, say=lambda _: None)
