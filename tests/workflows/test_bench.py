@@ -129,7 +129,9 @@ def test_rejected_pairs_are_not_timed(tmp_path):
 
 def test_mistakes(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "choose from loader, step, ray, evaluate, generate, sweep, trials, all" in mistake(capsys, "bench", "sleep")
+    assert "choose from loader, step, ray, evaluate, generate, sweep, trials, harmonise, all" in mistake(
+        capsys, "bench", "sleep"
+    )
     assert "belong together" in mistake(capsys, "bench", "generate", "--images", ".")
     assert "--data is for nrh bench loader" in mistake(capsys, "bench", "step", "--data", ".")
     assert "--count is for nrh bench generate" in mistake(capsys, "bench", "ray", "--count", "30")
