@@ -11,8 +11,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Lock, Thread
 from typing import Any
-from urllib.parse import quote
-from xml.sax.saxutils import unescape
 
 HEAD_END = b"\r\n\r\n"
 BUSY = (
@@ -41,21 +39,6 @@ def server() -> Iterator[str]:
 def make_bucket(endpoint: str, name: str) -> None:
     """A new, empty bucket."""
     urllib.request.urlopen(urllib.request.Request(f"http://{endpoint}/{name}", method="PUT")).close()
-
-
-def contents(endpoint: str, bucket: str) -> dict[str, bytes]:
-    """All objects of a bucket by their keys."""
-    found: dict[str, bytes] = {}
-    more = ""
-    while True:
-        with urllib.request.urlopen(f"http://{endpoint}/{bucket}?list-type=2{more}") as answer:
-            listed = answer.read().decode()
-        for key in map(unescape, re.findall(r"<Key>(.*?)</Key>", listed)):
-            with urllib.request.urlopen(f"http://{endpoint}/{bucket}/{quote(key)}") as answer:
-                found[key] = answer.read()
-        if (token := re.search(r"<NextContinuationToken>(.*?)</", listed)) is None:
-            return found
-        more = f"&continuation-token={quote(token[1])}"
 
 
 def put(endpoint: str, key: str, content: bytes) -> None:

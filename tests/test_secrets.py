@@ -9,12 +9,13 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-import faulty_s3
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "engine"))
 
 from tracked import records, wandb_folders
+
+from nrh_dist.engine.storage import open_storage
 
 SPACE = """\
 metric: val/mse
@@ -99,7 +100,7 @@ IN_STORAGE = (
 
 
 @pytest.mark.slow
-def test_planted_keys_of_a_storage_are_in_no_file_and_not_in_it(home, s3, s3_server):
+def test_planted_keys_of_a_storage_are_in_no_file_and_not_in_it(home, s3):
     """Runs and a sweep that are copied to an S3 server; its keys are those that the copying used."""
     planted = {"AWS_ACCESS_KEY_ID": secrets.token_hex(20), "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20)}
     (home / "space.yaml").write_text(SPACE)
@@ -107,9 +108,10 @@ def test_planted_keys_of_a_storage_are_in_no_file_and_not_in_it(home, s3, s3_ser
     said += run(home, planted, "data", "pack", "sample/iharmony4", "pack", "--size", "64")
     for words in IN_STORAGE:
         said += run(home, {**planted, "NRH_STORAGE": s3.address}, *words)
-    objects = faulty_s3.contents(s3_server, s3.bucket)
-    assert any(name.endswith("alone/best.json") for name in objects)
-    assert any("/sweep/" in name and name.endswith("manifest.json") for name in objects)
+    place = open_storage(s3.address)
+    objects = {name: place.read(name) for name in place.sizes()}
+    assert "alone/best.json" in objects
+    assert any(name.startswith("sweep/") and name.endswith("manifest.json") for name in objects)
     asked = "\n".join(s3.seen)
     for name, secret in planted.items():
         assert secret not in said and secret not in asked, name
