@@ -1,6 +1,5 @@
 """One photo of any size through a harmoniser: files that keep all they hold, and arrays."""
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,14 +102,8 @@ def write_mask(photo: Photo, found: Found, out: Path) -> None:
 
 def copy(source: Path, out: Path) -> None:
     """The same bytes at ``out``, whole or not at all. ``ImageProblem`` where the disk does not take them."""
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
+    with writing.in_one_step(out) as partial:
         shutil.copyfile(source, partial)
-        writing.settle(partial, out)
-    except OSError as error:
-        raise ImageProblem(out, f"cannot be written: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_mask_of(photo: Photo, path: Path) -> np.ndarray:

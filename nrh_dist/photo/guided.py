@@ -28,11 +28,6 @@ def fit(guide: Array, target: Array, radius: int, epsilon: float) -> tuple[Array
     return flat.reshape(slope.shape), _mean(offset, radius)
 
 
-def applied(slope: Array, offset: Array, guide: Array) -> Array:
-    """slope @ guide + offset: H x W x K."""
-    return np.einsum("hwkc,hwc->hwk", slope, guide) + offset
-
-
 def _products(one: Array, other: Array, one_mean: Array, other_mean: Array, radius: int) -> Array:
     """Covariances over the windows, H x W x C x K."""
     products = one[..., :, None] * other[..., None, :]

@@ -30,7 +30,7 @@ WEBP_ALPHA, WEBP_ANIMATION = 0x10, 0x02
 LOSSLESS_ALPHA = 0x10  # of the fifth byte of VP8L
 BLOCK = 1 << 20
 
-Content = bytes | mmap.mmap
+Content = tiff.Content
 
 
 class Damaged(ValueError):

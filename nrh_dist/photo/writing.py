@@ -31,13 +31,17 @@ def write(photo: Photo, change: Change, out: Path, strip: bool = False) -> None:
     With ``strip``, nothing stays of what the file says beside its picture: the picture is turned upright then, and its
     colours become sRGB. ``ImageProblem`` where the photo cannot be read, or the disk does not take it.
     """
-    with _in_one_step(photo, out) as (bare, partial):
-        image = _changed(photo, change, in_order=not (strip and photo.orientation > 1))
-        _encode(photo, _stripped(photo, image) if strip else image, bare)
-        if strip:
-            os.replace(bare, partial)
-        else:
-            metadata.carry_over(photo.format, photo.path, bare, partial, profile=not photo.is_cmyk)
+    bare = _beside(out, "bare")
+    try:
+        with _problems(photo, out), in_one_step(out) as partial:
+            image = _changed(photo, change, in_order=not (strip and photo.orientation > 1))
+            _encode(photo, _stripped(photo, image) if strip else image, bare)
+            if strip:
+                os.replace(bare, partial)
+            else:
+                metadata.carry_over(photo.format, photo.path, bare, partial, profile=not photo.is_cmyk)
+    finally:
+        bare.unlink(missing_ok=True)
 
 
 def encoded_anew(photo: Photo, out: Path) -> None:
@@ -48,7 +52,7 @@ def encoded_anew(photo: Photo, out: Path) -> None:
 
 def write_mask(photo: Photo, mask: Change, out: Path) -> None:
     """Write ``mask`` of the colours of ``photo``, in [0, 1], upright, as a grey PNG of 8 bits. Raises as ``write``."""
-    with _in_one_step(photo, out) as (_, partial):
+    with _problems(photo, out), in_one_step(out) as partial:
         colours, _alpha = photo.decoded(in_order=photo.orientation == 1)
         levels = (mask(colours.cast("float") / photo.most) * 255).rint().cast("uchar").copy(interpretation="b-w")
         _turned(photo, levels).pngsave(str(partial), keep="none")
@@ -60,29 +64,37 @@ def as_stored_image(mask: np.ndarray, orientation: int) -> Vips:
 
 
 @contextmanager
-def _in_one_step(photo: Photo, out: Path) -> Iterator[tuple[Path, Path]]:
-    """Two files to write into, the second of which becomes ``out``; what fails leaves neither."""
-    bare, partial = (out.with_name(f".{out.name}.{os.getpid()}.{kind}") for kind in ("bare", "partial"))
+def in_one_step(out: Path) -> Iterator[Path]:
+    """A file to write into, which becomes ``out`` at the end of the block, once it is on the disk.
+
+    What fails leaves nothing behind. ``ImageProblem`` where the disk does not take it.
+    """
+    partial = _beside(out, "partial")
     try:
-        yield bare, partial
-        settle(partial, out)
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, out)
     except OSError as error:
         raise ImageProblem(out, f"cannot be written: {error.strerror or error}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _problems(photo: Photo, out: Path) -> Iterator[None]:
+    """What libvips and the parsers of metadata say while ``photo`` becomes ``out``, as an ``ImageProblem``."""
+    try:
+        yield
     except (pyvips.Error, metadata.Damaged) as error:
         said = str(error).strip().splitlines()[-1]
         if FULL in said:
             raise ImageProblem(out, f"cannot be written: {said}") from None
         raise ImageProblem(photo.path, f"is truncated or damaged: {said}") from None
-    finally:
-        bare.unlink(missing_ok=True)
-        partial.unlink(missing_ok=True)
 
 
-def settle(partial: Path, out: Path) -> None:
-    """Give a finished file its name, once it is on the disk."""
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, out)
+def _beside(out: Path, kind: str) -> Path:
+    return out.with_name(f".{out.name}.{os.getpid()}.{kind}")
 
 
 def _changed(photo: Photo, change: Change, in_order: bool) -> Vips:

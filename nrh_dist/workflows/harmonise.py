@@ -13,6 +13,7 @@ from nrh_dist.engine.progress import Say
 from nrh_dist.errors import UserError
 from nrh_dist.photo import shown
 from nrh_dist.photo.image import EXTENSIONS, Photo, open_photo
+from nrh_dist.photo.writing import in_one_step
 
 HOW_TO_GET_ONE = (
     "no checkpoint is known here: give --checkpoint with a run, a sweep, an exported folder or an .onnx file. "
@@ -157,14 +158,8 @@ def compare(photo: Photo, target: Path, found: Found, out: Path) -> None:
     pictures = [before, after]
     if found.answer.mask is not None:
         pictures.append(shown.overlay(before, found.small, found.answer))
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
+    with in_one_step(out) as partial:
         shown.beside(pictures).save(partial, "JPEG", quality=shown.QUALITY)
-        os.replace(partial, out)
-    except OSError as error:
-        raise ImageProblem(out, f"cannot be written: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def notes_of(photo: Photo) -> list[str]:

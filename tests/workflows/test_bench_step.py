@@ -4,7 +4,6 @@ import multiprocessing
 import subprocess
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
 
 import pytest
 import torch
@@ -90,14 +89,17 @@ def test_the_peak_is_measured(monkeypatch):
 
 
 def test_the_figures(monkeypatch):
+    """Of all models; how a side is measured has tests of its own."""
     monkeypatch.setattr(floors, "SIDES", {"cpu": 64})
-    figures = bench_step.bench(
-        print, replace(SMALL, models=("ptc_dih",)), [*TWO, Variant("lower rate", "optim.lr=0.0001", is_beside=True)]
-    )
+    monkeypatch.setattr(bench_step, "_side", lambda *_: lambda _: 1.0)
+    figures = bench_step.bench(print, SMALL, [*TWO, Variant("lower rate", "optim.lr=0.0001", is_beside=True)])
     targets = {one.name: one.target for one in figures if one.target}
     assert targets == {
+        "dih_m, tuned": 1.3,
         "ptc_dih, kept features and the decoder that convolves before it enlarges": 1.9,
         "ptc_dih, tuned": 1.3,
+        "ptc_att_dih, kept features": 3.5,
+        "ptc_att_dih, tuned": 1.3,
     }
     assert {one.name for one in figures if one.name.startswith("ptc_dih") and not one.target} == {
         "ptc_dih, channels_last",
@@ -106,7 +108,7 @@ def test_the_figures(monkeypatch):
     }
     assert all(one.floor and one.floor > 1 for one in figures if one.target)
     assert all(one.rounds == 2 and not one.absolute for one in figures)  # absolute times are for a GPU
-    assert next(one for one in figures if one.name == "ptc_dih, tuned").note == "channels_last, fused Adam"
+    assert next(one for one in figures if one.name == "dih_m, tuned").note == "channels_last, fused Adam"
     assert "batch 2, 64 px, width 0.125" in figures[0].unit
 
 
@@ -188,7 +190,7 @@ def test_it_needs_little_more_than_torch(tmp_path):
         "from nrh_dist import cli\n"
         "from nrh_dist.workflows import bench, bench_step, floors, measure\n"
         "floors.SIDES = {'cpu': 64}\n"
-        "models = ('ptc_dih',)\n"
+        "models = ('dih_m', 'ptc_dih')\n"
         "small = bench_step.Settings(width=0.125, size=64, batch=2, rounds=1, least=0.001, models=models)\n"
         "variants = [bench_step.Variant('channels_last', 'speed.channels_last=true')]\n"
         "bench.BENCHES['step'] = lambda given, say: bench_step.bench(say, small, variants)\n"
