@@ -107,13 +107,14 @@ def coco_exp(
     ] = "meanstd",
     channels: Annotated[Literal["l", "lab"], typer.Option(help="Luminance only, or all of CIE Lab")] = "l",
     format: Annotated[Literal["jpeg", "png"], typer.Option(help="JPEG quality 95 4:4:4, or exact PNG")] = "jpeg",
-    split: Annotated[Literal["train", "test"], typer.Option(help="Which list the composites go into")] = "test",
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which list the composites go into")] = "test",
+    val_fraction: Annotated[float, typer.Option(help="train, val: the share of the photos that val is made of")] = 0.0,
     workers: Annotated[int, typer.Option(min=1, help="Ray workers; the bytes do not depend on it")] = 1,
 ) -> None:
     """Make COCO-Exp composites: the luminance of an object matched to another of its category."""
     from nrh_dist.workflows.coco_exp import make
 
-    make(images, annotations, out, count, seed, method, channels, format, split, workers, say)
+    make(images, annotations, out, count, seed, method, channels, format, split, workers, say, val_fraction)
 
 
 @app.command(epilog="Example: nrh pretrain stage=equivariance preset=tiny data.root=sample/iharmony4")
@@ -165,19 +166,22 @@ def evaluate_verb(
     ],
     data: Annotated[str, typer.Option(help="Data folder or pack, or s3://... of a pack")],
     out: Annotated[str, typer.Option(help="Folder or s3://... for per_image.csv, summary.json and strips")],
-    split: Annotated[Literal["train", "test"], typer.Option(help="Which list is scored")] = "test",
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which list is scored")] = "test",
     actors: Annotated[int, typer.Option(min=1, help="Scoring actors; the files do not depend on it")] = 1,
     annotations: Annotated[Path | None, typer.Option(help="COCO instances JSON, where --data are its photos")] = None,
     thresholds: Annotated[Path | None, typer.Option(help="Detectors: CSV of human thresholds")] = None,
     psnr_peaks: Annotated[
         bool, typer.Option("--psnr-peaks", help="Columns with PSNR by the conventions of DoveNet and iSSAM, too")
     ] = False,
+    paste_background: Annotated[
+        bool, typer.Option("--paste-background", help="dih_m also with the input's background pasted back")
+    ] = False,
 ) -> None:
     """Score harmonisers, or detectors, on a data folder with a pool of actors; the same command continues."""
     from nrh_dist.launch.evaluate import Options
     from nrh_dist.workflows.evaluate import evaluate
 
-    evaluate(checkpoints, data, out, Options(split, actors, annotations, thresholds, psnr_peaks), say)
+    evaluate(checkpoints, data, out, Options(split, actors, annotations, thresholds, psnr_peaks, paste_background), say)
 
 
 @app.command(epilog="Example: nrh best runs evaluation --metric mse --pareto --export chosen")
@@ -281,6 +285,27 @@ Checkpoint = Annotated[
 ]
 
 
+@app.command("study", epilog="Example: nrh study --coco COCO --budget 600 --out study")
+def study_verb(
+    words: Words = None,
+    coco: Annotated[
+        Path | None, typer.Option(help="train2017/, val2017/ and their instances JSON; default: sample scenes")
+    ] = None,
+    photos: Annotated[
+        list[Path] | None, typer.Option(help="More to train from: a folder of images/ and instances.json; repeatable")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(min=1, help="Minutes; default: the paper's scale, whatever it takes")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for everything; the same command goes on there")] = Path("study"),
+) -> None:
+    """Compare all models with doing nothing, from data to report, as an experiment with seeds and intervals."""
+    from nrh_dist.workflows.study.data import Photos
+    from nrh_dist.workflows.study.study import study
+
+    study(out, Photos(coco, tuple(photos or ())), budget, words or [], say)
+
+
 @app.command("harmonise", epilog="Example: nrh harmonise photos -o harmonised --checkpoint model.onnx --compare")
 def harmonise_verb(
     photos: Annotated[
@@ -303,6 +328,22 @@ def harmonise_verb(
     wishes = Wishes(strength, mask, save_mask, compare, strip, force)
     if not harmonise(photos, out, checkpoint, wishes, say):
         raise typer.Exit(1)
+
+
+@app.command("calibrate", epilog="Example: nrh calibrate runs/gated -o gated-calibrated")
+def calibrate_verb(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Run, sweep or checkpoint folder of gated")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder: weights, configuration and model card")],
+    data: Annotated[str, typer.Option(help="Folder or pack whose validation photos decide; default: its own")] = "",
+    most_worse: Annotated[
+        float, typer.Option(help="Most of the images that may become worse by more than 1 MSE (upper 95 % bound)")
+    ] = 0.05,
+) -> None:
+    """Choose how reluctant a gated model has to be, so that it rarely makes a photo worse."""
+    from nrh_dist.engine import chosen
+    from nrh_dist.workflows.calibrate import calibrate
+
+    chosen.note(calibrate(checkpoint, out, say, data, most_worse))
 
 
 @app.command("export", epilog="Example: nrh export runs/my-run --format onnx -o model.onnx")

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from nrh_dist.schema import (
     PRESETS,
     SIZES,
     STAGES,
+    SUPERVISED_MODELS,
     TRANSFORMS,
     Config,
 )
@@ -79,6 +80,15 @@ def from_dict(values: dict[str, Any]) -> Config:
         raise UserError(_one_line(error)) from None
     check(config)
     return config
+
+
+def from_flat(flat: Mapping[str, Any]) -> Config:
+    """The ``Config`` of dotted keys, as ``flatten`` and ``identity`` give them; checked like any other."""
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *section, name = key.split(".")
+        (nested.setdefault(section[0], {}) if section else nested)[name] = value
+    return from_dict(nested)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -215,11 +225,17 @@ def _check_model(config: Config) -> None:
         _require(model.detector_weights is None, "model.detector_weights", model.detector_weights, has_no_detector)
     _require(model.correction_grid in (4, 8, 16), "model.correction_grid", model.correction_grid, "must be 4, 8 or 16")
     _require(0 <= model.gate_threshold < 1, "model.gate_threshold", model.gate_threshold, "must be in [0, 1)")
-    for key, value in (("gate", loss.gate), ("harm", loss.harm)):
-        only_gated = value == 0 or model.name == "gated"
-        _require(
-            value >= 0 and only_gated, f"loss.{key}", value, f"must be 0 for {model.name}: it exists for gated only"
-        )
+    in_range = 0 <= model.correction_strength <= 1
+    _require(in_range, "model.correction_strength", model.correction_strength, "must be in [0, 1]")
+    for key, value in (("loss.gate", loss.gate), ("loss.harm", loss.harm)):
+        models = SUPERVISED_MODELS[key]
+        rule = f"must be 0 for {model.name}: it exists for {' and '.join(models)} only"
+        _require(value == 0 or (value > 0 and model.name in models), key, value, rule)
+    is_plain = model.name in ("dih_m", "dih_nm") or not model.residual
+    _require(is_plain, "model.residual", True, f"exists for dih_m and dih_nm only, not for {model.name}")
+    _require(model.gate or model.name == "gated", "model.gate", False, f"is of gated only, not of {model.name}")
+    has_gate = model.gate or loss.gate == 0
+    _require(has_gate, "loss.gate", loss.gate, "must be 0 with model.gate=false: there is no gate to teach")
     of_detector = loss.object_share == 0 or config.stage == "thresholds"
     rule = "must be in [0, 1), and 0 but for stage=thresholds"
     _require(0 <= loss.object_share < 1 and of_detector, "loss.object_share", loss.object_share, rule)

@@ -8,6 +8,7 @@ TRANSFORMS = ("exposure", "white_balance", "saturation", "contrast")
 DETECTOR_MODELS = ("ptc", "two_stage", "ptc_dih", "ptc_att_dih", "gated")
 FUSION_MODELS = {"ptc_att_dih": 512, "gated": 0}
 HARMONISER_PART_MODELS = ("two_stage", "ptc_dih", "gated")
+SUPERVISED_MODELS = {"loss.gate": ("gated", "ptc_dih"), "loss.harm": ("gated",)}
 FREEZE_RULE = "encoder, all, none or encoder_until:N with N from 1 to 13 (the VGG convolutions)"
 
 
@@ -25,7 +26,9 @@ class Model:
 
     ``width`` multiplies every channel count (1.0 is the paper). ``fusion_width`` and ``freeze`` are filled in by model
     when left empty. ``vgg_weights`` is torchvision's VGG16 file for a new detector; empty means torch's cache, and
-    random weights where it is not there. ``correction``, ``correction_grid``, ``gate_threshold`` belong to ``gated``.
+    random weights where it is not there. ``residual``: DIH learns what to add to the image, not the image. ``gate``
+    (false: always open), ``gate_threshold`` and ``correction*`` belong to ``gated``; ``nrh calibrate`` chooses the
+    threshold and the strength of a finished one.
     TensorFlow's defaults: ``initialisation=glorot batchnorm_eps=1e-3 batchnorm_momentum=0.01`` (torch's convention).
     """
 
@@ -38,9 +41,12 @@ class Model:
     detector_weights: str | None = None
     harmoniser_weights: str | None = None
     vgg_weights: str | None = None
+    residual: bool = False
+    gate: bool = True
+    gate_threshold: float = 0.0
     correction: Literal["affine", "pixels"] = "affine"
     correction_grid: int = 8
-    gate_threshold: float = 0.0
+    correction_strength: float = 1.0
     initialisation: Literal["torch", "glorot"] = "torch"
     batchnorm_eps: float = 1e-5
     batchnorm_momentum: float = 0.1
@@ -52,6 +58,7 @@ class Data:
 
     A root is of iHarmony4 layout. For the detector it may also be a folder of ``images`` and ``masks``, or the photos
     of a COCO file of ``annotations``. ``thresholds`` is a CSV file of human thresholds for its photos.
+    ``val_fraction`` of the training photos, drawn by the seed, are kept for validation; 0: the data's own val list.
     ``clean_fraction`` of the training samples are shown untouched, with an empty mask. ``drop_leaked`` leaves out
     training photos that are also in the test list. Up to ``max_bad_files`` files that cannot be used are left out of
     the pack, named and counted; 0: the first one ends the packing. The detector learns to see the local ``transforms``
@@ -75,9 +82,9 @@ class Data:
 class Loss:
     """``mse`` is the paper's; ``object_mse`` divides each image's squared error by its object's area.
 
-    ``gate`` weighs the supervision of the gate with the known mask, ``harm`` the penalty relu(MSE_out - MSE_in); both
-    exist for ``gated`` only. ``object_share`` is that of the object's pixels in the detector's focal loss of
-    stage=thresholds; 0: every pixel counts alike, as in the paper.
+    ``gate`` weighs the supervision of the predicted mask with the known one (``gated``, ``ptc_dih``), ``harm`` the
+    penalty relu(MSE_out - MSE_in) (``gated``). ``object_share`` is that of the object's pixels in the detector's focal
+    loss of stage=thresholds; 0: every pixel counts alike, as in the paper.
     """
 
     name: Literal["mse", "object_mse"] = "mse"

@@ -91,7 +91,10 @@ def test_dump_loads_to_the_same(tmp_path, name, preset):
         ("model.freeze=half", "encoder_until:N"),
         ("model.freeze=encoder_until:14", "1 to 13"),
         ("model.fusion_width=8", "ptc_att_dih and gated only"),
-        ("loss.gate=1", "gated only"),
+        ("loss.harm=1", "gated only"),
+        ("model.residual=true", "dih_m and dih_nm only"),
+        ("model.gate=false", "of gated only"),
+        ("model.correction_strength=2", "0, 1"),
         ("model.gate_threshold=1", "0, 1"),
         ("model.name=ptc", "nrh pretrain"),
         ("run.name=../x", "letters, digits"),
@@ -108,6 +111,17 @@ def test_mistakes_get_one_line(word, expected):
 def test_a_model_without_detector_takes_no_detector_settings():
     assert "has none" in message("model.name=dih_nm", "model.freeze=none")
     assert "has none" in message("model.name=dih_nm", "model.detector_weights=x")
+
+
+def test_only_models_with_a_mask_of_one_class_can_be_taught_it():
+    assert config.load(None, ["model.name=ptc_dih", "loss.gate=1"]).loss.gate == 1
+    assert "gated and ptc_dih only" in message("model.name=dih_nm", "loss.gate=1")
+    assert "no gate to teach" in message("model.name=gated", "model.gate=false", "loss.gate=1")
+
+
+def test_dotted_keys_give_the_same_configuration():
+    one = config.load(None, ["preset=tiny", "model.name=gated", "run.name=mine"])
+    assert config.from_flat(config.flatten(one)) == one
 
 
 def test_missing_and_broken_files(tmp_path):

@@ -21,7 +21,7 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip()
 ]
-FULL_SIZE = ("/data/iHarmony4", "$NRH_STORAGE")  # stand for data that is not here
+FULL_SIZE = ("/data/", "$NRH_STORAGE")  # stand for data that is not here
 
 
 def is_full_size(words: list[str]) -> bool:
@@ -76,6 +76,8 @@ def test_full_size_commands_are_valid(words, monkeypatch):
         assert rest == ["--cluster", "auto"]
     elif verb == "train":
         config.load(None, rest)
+    elif verb == "study":
+        assert rest[::2] == ["--coco", "--photos", "--budget"] and float(rest[5])
     elif verb == "evaluate":
         assert rest[1::2] == ["--data", "--out", "--actors"]
         assert all(word.startswith("$NRH_STORAGE/") for word in rest[:6:2])

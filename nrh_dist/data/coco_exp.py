@@ -32,7 +32,6 @@ from nrh_dist.errors import UserError
 SUBSET = "COCOExp"
 SCRATCH = f"{SUBSET}/.partial"  # for files that are being written
 FOLDERS = ("composite_images", "masks", "real_images")
-SPLITS = ("train", "test")
 MANIFEST = "manifest.csv"
 EXTENSIONS = {"jpeg": ".jpg", "png": ".png"}
 # JPEG q95 without colour subsampling (q75 would move the background by an MSE of 9); PNG fast rather than small.
@@ -50,7 +49,8 @@ MIN_DEVIATION = 1.0  # of L: an object below it is flat, and a ratio of deviatio
 SUB_THRESHOLD_STOPS = 0.22  # people notice shifts from about 0.23 stops on
 
 Format = Literal["jpeg", "png"]
-Split = Literal["train", "test"]
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Content = bytes | memoryview
 
 
@@ -63,6 +63,7 @@ class Settings:
     channels: Channels = "l"
     format: Format = "jpeg"
     split: Split = "test"
+    val_fraction: float = 0.0  # of the photos, by a hash of seed and id: of the val split, and of no other
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@
     <root>/<sub-set>/<sub-set>_train.txt, ...    lines: bare composite file names
     <root>/<sub-set>/composite_images/<real>_<mask>_<k>.jpg   masks/<real>_<mask>.png   real_images/<real>.jpg
 
-Any folder with ``composite_images`` is a sub-set. Its own list of a split comes before the lines of ``IHD_*.txt``;
+A list of validation composites (``IHD_val.txt``, ``<sub-set>_val.txt``) may be there; iHarmony4 has none. Any folder
+with ``composite_images`` is a sub-set. Its own list of a split comes before the lines of ``IHD_*.txt``;
 lines there of a sub-set that is not on disk are passed over. Extensions are jpg, jpeg or png in any case: a file is
 found by its stem when the exact name is not there. Source of the layout: the iHarmony4 data set (DoveNet, CVPR 2020).
 """
@@ -17,7 +18,7 @@ from nrh_dist.data.images import EXTENSIONS
 from nrh_dist.data.samples import Problem, Sample
 from nrh_dist.errors import UserError
 
-SPLITS = ("train", "test")
+SPLITS = ("train", "val", "test")
 COMPOSITES = "composite_images"
 COCO_SUBSETS = ("HCOCO", "COCOExp")
 

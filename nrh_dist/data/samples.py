@@ -25,7 +25,7 @@ class Segmentation(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """One composite: sub-set, split (train or test), file stem, its three pictures, and the group it is split by.
+    """One composite: sub-set, split (train, val or test), file stem, its three pictures, and the group it is split by.
 
     A photo with a marked object, for the detector, is a sample whose composite is the real photo itself.
     """
@@ -74,9 +74,9 @@ def is_held_out(group: str, fraction: float, seed: int) -> bool:
 
 
 def leaked_groups(samples: Iterable[Sample]) -> dict[str, int]:
-    """Per sub-set, how many groups of its train split are also in a test split of any sub-set; none, no entry."""
+    """Per sub-set, how many groups of its train split are in a val or test split of any sub-set; none, no entry."""
     samples = list(samples)
-    tested = {sample.group for sample in samples if sample.split == "test"}
+    tested = {sample.group for sample in samples if sample.split != "train"}
     trained = {(sample.dataset, sample.group) for sample in samples if sample.split == "train"}
     return dict(sorted(Counter(dataset for dataset, group in trained if group in tested).items()))
 

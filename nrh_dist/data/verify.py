@@ -37,7 +37,10 @@ def report(source: Source, say: Callable[[str], None]) -> bool:
         say(f"{path}: {reason}")
     samples, _ = scan(source)
     for dataset, count in leaked_groups(samples).items():
-        say(f"{dataset}: {count} photos or scenes are in both train and test (data.drop_leaked=true leaves them out)")
+        say(
+            f"{dataset}: {count} photos or scenes are in both train and test or val (data.drop_leaked=true leaves them "
+            "out)"
+        )
     say(f"{len(samples)} samples listed in {source}: {len(problems)} problems")
     return not problems
 

@@ -44,6 +44,7 @@ def card(meta: Mapping[str, Any], data: str, given: Mapping[str, str], scored: S
         _what(meta),
         _data(meta, data),
         _metrics(meta, scored),
+        *([["## Calibration", "", meta["calibration"]]] if "calibration" in meta else []),
         _limits(meta),
         _licence(meta, given),
         _reproduce(meta, given),
@@ -68,12 +69,15 @@ def _what(meta: Mapping[str, Any]) -> list[str]:
 
 def _data(meta: Mapping[str, Any], data: str) -> list[str]:
     config = meta["config"]
+    share = config["data.val_fraction"]
+    kept = f"Of its photos, {100 * share:g} %, drawn by seed {config['seed']}, were kept"
+    if not share:
+        kept = "The photos of its val list were kept"
     return [
         "## Data",
         "",
-        f"Trained on the training list of `{data}`, packed as `{meta['pack']}`: {RESIZE}. Of its photos, "
-        f"{100 * config['data.val_fraction']:g} %, drawn by seed {config['seed']}, were kept for validation and not "
-        "learned from.",
+        f"Trained on the training list of `{data}`, packed as `{meta['pack']}`: {RESIZE}. {kept} for validation and "
+        "not learned from.",
     ]
 
 

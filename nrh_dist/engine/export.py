@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,10 +28,30 @@ DATA_KEYS = ("data.root", "data.pack")
 PATH_KEYS = [f"{section}.{key}" for section, key in configuration.PATH_KEYS]
 
 
-def export(path: Path, evaluations: Sequence[tuple[Path, str]], out: Path, say: Say) -> Path:
+class Calibration(NamedTuple):
+    """Values of ``gate_threshold`` and ``correction_strength`` for a finished ``gated`` model, and ``why`` these."""
+
+    gate_threshold: float
+    correction_strength: float
+    why: str
+
+    @property
+    def options(self) -> dict[str, float]:
+        """What of ``model`` it changes."""
+        return {"gate_threshold": self.gate_threshold, "correction_strength": self.correction_strength}
+
+
+def export(
+    path: Path,
+    evaluations: Sequence[tuple[Path, str]],
+    out: Path,
+    say: Say,
+    calibration: Calibration | None = None,
+) -> Path:
     """Write the checkpoint at ``path`` to the new folder ``out``, prove that it gives the same output, and return it.
 
     ``evaluations`` are the folders of those that scored it, each with the run that it is there: for the model card.
+    With a ``calibration`` the output is that of the model with its values.
     ``UserError``, with nothing left behind, where ``out`` exists, the checkpoint is damaged or is of the stage that
     detects nothing yet, the disk does not take it, or what was written gives another output.
     """
@@ -39,13 +59,16 @@ def export(path: Path, evaluations: Sequence[tuple[Path, str]], out: Path, say: 
     meta = checkpoint.read_meta(path)
     if meta["stage"] == "equivariance":
         raise UserError(f"{path} is of stage=equivariance and detects nothing yet: export one of stage=thresholds")
+    changes = calibration.options if calibration else {}
+    if calibration:
+        meta = _calibrated(meta, calibration)
     contents = _contents(path, meta, evaluations)
     partial = out.with_name(f".{out.name}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)  # left by a kill
         checkpoint.write_files(partial, contents)
-        prove(path, partial)
+        prove(path, partial, changes)
         require_new(out)
         partial.rename(out)
         sync_folder(out.parent)
@@ -57,9 +80,19 @@ def export(path: Path, evaluations: Sequence[tuple[Path, str]], out: Path, say: 
     return out
 
 
-def prove(path: Path, copy: Path) -> None:
-    """``UserError`` unless the checkpoints at ``path`` and ``copy``, both loaded anew, give the same, finite output."""
-    for expected, found in zip(_outputs(path), _outputs(copy), strict=True):
+def _calibrated(meta: dict[str, Any], calibration: Calibration) -> dict[str, Any]:
+    changed = {f"model.{key}": value for key, value in calibration.options.items()}
+    return {
+        **meta,
+        "model": meta["model"] | calibration.options,
+        "config": meta["config"] | changed,
+        "calibration": calibration.why,
+    }
+
+
+def prove(path: Path, copy: Path, changes: Mapping[str, float]) -> None:
+    """``UserError`` unless the checkpoints at ``path``, with ``changes``, and ``copy`` give the same, finite output."""
+    for expected, found in zip(_outputs(path, changes), _outputs(copy), strict=True):
         if not expected.isfinite().all():
             raise UserError(f"{path} gives values that are not finite: choose another checkpoint")
         if not torch.equal(expected, found):
@@ -67,9 +100,11 @@ def prove(path: Path, copy: Path) -> None:
 
 
 @torch.no_grad()
-def _outputs(path: Path) -> list[Tensor]:
-    """All that the model of a checkpoint makes of two fixed random images with masks."""
+def _outputs(path: Path, changes: Mapping[str, float] | None = None) -> list[Tensor]:
+    """All that the model of a checkpoint, loaded anew, makes of two fixed random images with masks."""
     network, meta = trained_model(path)
+    for name, value in (changes or {}).items():
+        setattr(network, name, value)
     size, fixed = meta["size"], torch.Generator().manual_seed(0)
     image = torch.rand(2, 3, size, size, generator=fixed) * 2 - 1
     mask = torch.rand(2, 1, size, size, generator=fixed)
@@ -83,7 +118,7 @@ def _contents(path: Path, meta: dict[str, Any], evaluations: Sequence[tuple[Path
     files = {
         checkpoint.WEIGHTS: (path / checkpoint.WEIGHTS).read_bytes(),
         checkpoint.META: (json.dumps(public, indent=1) + "\n").encode(),
-        CONFIG: configuration.dump(configuration.from_dict(_nested(public["config"]))).encode(),
+        CONFIG: configuration.dump(configuration.from_flat(public["config"])).encode(),
     }
     return {**files, CARD: text.encode(), checkpoint.MANIFEST: checkpoint.manifest(files)}
 
@@ -108,15 +143,6 @@ def _public(meta: dict[str, Any]) -> dict[str, Any]:
         "model": {key: None if f"model.{key}" in PATH_KEYS else value for key, value in meta["model"].items()},
         "config": {key: None if key in PATH_KEYS else value for key, value in meta["config"].items()},
     }
-
-
-def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"model.name": ...}`` as ``{"model": {"name": ...}}``."""
-    nested: dict[str, Any] = {}
-    for key, value in flat.items():
-        *section, name = key.split(".")
-        (nested.setdefault(section[0], {}) if section else nested)[name] = value
-    return nested
 
 
 def require_new(out: Path) -> None:

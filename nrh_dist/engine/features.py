@@ -56,14 +56,14 @@ def is_exact(config: Config, model: nn.Module) -> bool:
 
 
 def cached(model: nn.Module, config: Config, pack: Pack, place: Place, say: Say, beat: Beat) -> Features:
-    """The features of the pack's training rows by ``model``'s encoder (on ``place.device``), which must be frozen.
+    """The features of the pack's training and validation rows by ``model``'s frozen encoder (on ``place.device``).
 
     Computed in float32 whatever ``train.precision``, and in eval mode; those of the real photos only where
     ``data.clean_fraction`` shows them. All ranks must call it, and leave it together; ``beat`` is called all the while.
     Features that are damaged are computed anew, which is said. ``UserError`` where the disk has no room for them.
     """
     encoder = copy.deepcopy(_encoder(model)).to(memory_format=torch.channels_last).eval()
-    rows = pack.rows("train")
+    rows = np.sort(np.concatenate([pack.rows("train"), pack.rows("val")]))
     size = feature_size(pack.size)
     shape = (len(rows), FEATURE_CHANNELS, size, size)
     weights = digest_of(encoder)

@@ -105,7 +105,7 @@ class _Gathering:
         note(self.identity, means.get(IDENTITY, {}), data)
         with_true_masks = {row["true_masks_run"] for row in summary.get("differences", ())}
         for entry in summary["checkpoints"]:
-            if entry["run"] in with_true_masks:
+            if entry["run"] in with_true_masks or entry.get("derived"):
                 continue
             self.places.add(folder.resolve())
             for one in self._evaluated(folder, entry, summary["size"]):
@@ -147,7 +147,10 @@ def finite(values: Mapping[str, Any]) -> dict[str, float]:
 def _validation(meta: Mapping[str, Any]) -> str:
     """What a run was validated on."""
     config = meta.get("config", {})
-    drawn = ", ".join(f"{key}={config.get(key)}" for key in ("seed", "data.val_fraction", "data.drop_leaked"))
+    deciding = ["data.val_fraction", "data.drop_leaked"]
+    if config.get("data.val_fraction") != 0:  # 0: the val list of the data, whatever the seed
+        deciding = ["seed", *deciding]
+    drawn = ", ".join(f"{key}={config.get(key)}" for key in deciding)
     return f"validation of pack {str(meta.get('pack'))[:8]} at {meta.get('size')} px, {drawn}"
 
 

@@ -122,30 +122,34 @@ def find_pack(config: Config, say: Say) -> Path:
     check(pack.root)
     if pack.skipped:
         say(f"{pack.root} lacks {len(pack.skipped)} samples whose files could not be used; its pack.json names them")
-    if (leaked := len(_groups(pack, "train") & _groups(pack, "test"))) and not config.data.drop_leaked:
-        say(f"{leaked} photos or scenes are in both train and test: data.drop_leaked=true leaves them out of training")
+    if (leaked := len(_groups(pack, "train") & _judged(pack))) and not config.data.drop_leaked:
+        say(
+            f"{leaked} photos or scenes are in both train and test (or val): data.drop_leaked=true leaves them out of "
+            "training"
+        )
+    if (listed := len(pack.rows("val"))) and data.val_fraction:
+        say(f"the val list names {listed} samples, which stay unused: data.val_fraction=0 validates on them")
     return pack.root
 
 
 def split_rows(pack: Pack, config: Config) -> tuple[np.ndarray, np.ndarray]:
-    """Train and validation rows of the pack's training split, separated by photo group.
+    """Train and validation rows: those of the pack's training list, separated by photo group; or both lists.
 
     For the detector, each object of a photo comes once; without a mask there is nothing to shift.
     """
-    rows = pack.rows("train")
+    train, val = pack.rows("train"), pack.rows("val")
     if config.stage != "harmonisation":
-        rows = distinct_objects(pack, rows)
+        train, val = distinct_objects(pack, train), distinct_objects(pack, val)
     if config.data.drop_leaked:
-        tested = _groups(pack, "test")
-        rows = np.array([row for row in rows if pack.groups[row] not in tested], dtype=rows.dtype)
-    held_out = np.array(
-        [is_held_out(pack.groups[row], config.data.val_fraction, config.seed) for row in rows], dtype=bool
-    )
-    train, val = rows[~held_out], rows[held_out]
+        judged = _judged(pack)
+        train = np.array([row for row in train if pack.groups[row] not in judged], dtype=train.dtype)
+    if fraction := config.data.val_fraction:
+        held_out = np.array([is_held_out(pack.groups[row], fraction, config.seed) for row in train], dtype=bool)
+        train, val = train[~held_out], train[held_out]
     if not len(train) or not len(val):
         raise UserError(
             f"data.val_fraction={config.data.val_fraction} leaves {len(train)} training and {len(val)} validation "
-            f"images of {len(rows)} in {pack.root}: both must be above 0; try another data.val_fraction"
+            f"images in {pack.root}: both must be above 0; try another data.val_fraction"
         )
     return train, val
 
@@ -165,6 +169,10 @@ def _say_about_detector_data(pack: Pack, config: Config, used: int, say: Say) ->
 
 def _groups(pack: Pack, split: str) -> set[str]:
     return {pack.groups[row] for row in pack.rows(split)}
+
+
+def _judged(pack: Pack) -> set[str]:
+    return _groups(pack, "test") | _groups(pack, "val")
 
 
 def _mute(_: str) -> None:

@@ -24,12 +24,14 @@ Predict = Callable[[Tensor, Tensor], Prediction]
 
 TWO_STAGE, MASKED = "two_stage", "dih_m"
 TRUE_MASKS = "-true-masks"  # how the run of C_s ends; before it stands the run of C_p
+PASTED = "-pasted"  # how the run of a masked model ends whose background is the composite's
 
 
 class Entry(NamedTuple):
     """One thing that is scored: a checkpoint folder, or doing nothing (``path`` None). ``run`` is its unique name.
 
-    With ``true_masks``, the harmoniser in the two-stage checkpoint at ``path``, given the true masks.
+    With ``true_masks``, the harmoniser in the two-stage checkpoint at ``path``, given the true masks. With ``pasted``,
+    a masked model whose output counts inside the mask only: the composite's background, which is right, is put back.
     """
 
     run: str
@@ -37,12 +39,19 @@ class Entry(NamedTuple):
     path: Path | None
     size: int | None
     true_masks: bool = False
+    pasted: bool = False
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether it shows something of a checkpoint that another entry stands for."""
+        return self.true_masks or self.pasted
 
 
-def entries(words: Sequence[str]) -> list[Entry]:
+def entries(words: Sequence[str], paste: bool = False) -> list[Entry]:
     """The checkpoints that ``words`` mean, after the row ``identity``, which is always there and always first.
 
-    Each ``two_stage`` (C_p) is followed by its own harmoniser with the true masks (C_s), as the run ``RUN-true-masks``.
+    Each ``two_stage`` (C_p) is followed by its own harmoniser with the true masks (C_s), as the run ``RUN-true-masks``;
+    with ``paste``, each ``dih_m`` by itself with its background pasted back, as ``RUN-pasted``.
     ``UserError`` for a word that is no checkpoint, for detectors, and for checkpoints of different sizes.
     """
     found = [Entry(select.IDENTITY, select.IDENTITY, None, None)]
@@ -56,6 +65,8 @@ def entries(words: Sequence[str]) -> list[Entry]:
         found.append(Entry(run, meta["model"]["name"], path, meta["size"]))
         if meta["model"]["name"] == TWO_STAGE:
             found.append(Entry(run + TRUE_MASKS, MASKED, path, meta["size"], true_masks=True))
+        elif meta["model"]["name"] == MASKED and paste:
+            found.append(Entry(run + PASTED, MASKED, path, meta["size"], pasted=True))
     require_one_size(found)
     return found
 
@@ -150,7 +161,14 @@ def _predictor(entry: Entry, model: nn.Module) -> Predict:
     if entry.true_masks:
         assert isinstance(model, TwoStage)
         return model.with_true_mask
+    if entry.pasted:
+        return lambda image, mask: _pasted(model(image, mask), image, mask)
     return model
+
+
+def _pasted(prediction: Prediction, composite: Tensor, mask: Tensor) -> Prediction:
+    """Output inside the mask, composite outside, the soft edge of a mask mixing both."""
+    return prediction._replace(image=torch.lerp(composite, prediction.image, mask))
 
 
 def be_deterministic(device: torch.device) -> None:
@@ -167,7 +185,7 @@ def picture(image: Tensor) -> np.ndarray:
 
 
 def unique_run(run: str, found: Sequence[Entry]) -> str:
-    """``run``, or with the first number behind it that makes it unique, also with ``TRUE_MASKS`` added."""
+    """``run``, or with the first number behind it that makes it unique, also with an ending added."""
     taken = {entry.run for entry in found}
     names = (run, *(f"{run}-{number}" for number in range(2, 10_000)))
-    return next(name for name in names if not {name, name + TRUE_MASKS} & taken)
+    return next(name for name in names if not {name, name + TRUE_MASKS, name + PASTED} & taken)

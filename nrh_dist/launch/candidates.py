@@ -32,7 +32,7 @@ class Log:
         self._header = {"schema": SCHEMA, **asdict(settings), "annotations": digest, "count": count}
         lines = read_lines(self._path)
         if lines:
-            self._check(lines[0])
+            self._check({"val_fraction": 0.0, **lines[0]})  # of before there was one
         self.outcomes = {line["index"]: Outcome(**line) for line in lines[1:]}
         self.finish(count)
 

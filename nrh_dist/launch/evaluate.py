@@ -44,6 +44,7 @@ class Options(NamedTuple):
     annotations: Path | None = None  # COCO instances JSON: all of it is scored
     thresholds: Path | None = None  # of people, for detectors
     peaks: bool = False  # PSNR by the conventions of others, too
+    paste: bool = False  # masked models with their background pasted back, too
 
 
 def evaluate(words: Sequence[str], data: Path, out: Path, options: Options, say: Say) -> Path:
@@ -54,11 +55,13 @@ def evaluate(words: Sequence[str], data: Path, out: Path, options: Options, say:
     evaluation had scored is not scored again. An earlier evaluation there is replaced.
     """
     is_of_detectors = any(detection.is_detector(word) for word in words)
-    found = detection.entries(words) if is_of_detectors else score.entries(words)
+    found = detection.entries(words) if is_of_detectors else score.entries(words, options.paste)
     if options.thresholds and not is_of_detectors:
         raise UserError(f"--thresholds {options.thresholds} is for detectors; none of {', '.join(words)} is one")
     if options.peaks and is_of_detectors:
         raise UserError(f"--psnr-peaks is for harmonisers; {', '.join(words)} are detectors: leave it out")
+    if options.paste and not any(entry.pasted for entry in found):
+        raise UserError(f"--paste-background is for dih_m, and none of {', '.join(words)} is one: leave it out")
     if session.is_local():
         scoring.require_actors(options.actors, say)
     pack = scoring.open_data(Source(data, options.annotations), found, say)

@@ -20,6 +20,7 @@ from pathlib import Path
 from nrh_dist.data import coco, coco_exp
 from nrh_dist.data.coco_exp import Channels, Format, Method, Outcome, Settings, Split
 from nrh_dist.data.pairs import Instance, Pair, candidate_pairs, eligible, plan
+from nrh_dist.data.samples import is_held_out
 from nrh_dist.engine.lock import locked
 from nrh_dist.engine.progress import Progress, Say
 from nrh_dist.errors import UserError
@@ -40,11 +41,13 @@ def generate(
     split: Split = "test",
     workers: int = 1,
     say: Say = print,
+    val_fraction: float = 0.0,
 ) -> dict[str, int]:
     """Write ``count`` composites of the COCO photos in ``images`` to ``out``, as one split of a data root.
 
-    ``workers`` above 1 are Ray actors, on a Ray that sees the same files; the bytes do not
-    depend on their number. Composites of a smaller count are a part of those of a larger one. Returns how many
+    ``val_fraction`` of the photos, by a hash of each photo's id and the seed, are for the val split alone: "train" is
+    made without them, "val" of them. ``workers`` above 1 are Ray actors, on a Ray that sees the same files; the bytes
+    do not depend on their number. Composites of a smaller count are a part of those of a larger one. Returns how many
     candidates were rejected, by reason; all else is in ``manifest.csv``.
 
     Raises ``UserError``: bad arguments or annotations, missing photos, more composites than candidate pairs, a split
@@ -55,8 +58,10 @@ def generate(
     if workers > (os.cpu_count() or 1) and session.is_local():  # else nothing to refuse: the check imports torch
         _require(workers, say)
     images, annotations, out = Path(images).resolve(), Path(annotations), Path(out).resolve()
-    settings = Settings(seed, method, channels, format, split)
+    settings = Settings(seed, method, channels, format, split, val_fraction)
+    _check_share(split, val_fraction)
     objects, left_out = eligible(coco.load(annotations), images)
+    objects = _of_split(objects, settings)
     _check_photos(objects, images)
     pairs = candidate_pairs(objects)
     say(f"{len(objects)} objects ({_counts(left_out)} left out), {pairs} candidate pairs")
@@ -111,6 +116,24 @@ def _make(count: int, pairs: Iterator[Pair], run: Run, log: Log, say: Say) -> li
     return made
 
 
+def _check_share(split: Split, val_fraction: float) -> None:
+    if not 0 <= val_fraction < 1:
+        raise UserError(f"val_fraction={val_fraction}: must be at least 0 and below 1")
+    if split == "val" and not val_fraction:
+        raise UserError("split=val is made of a share of the photos: give val_fraction, to train and val alike")
+    if split == "test" and val_fraction:
+        raise UserError(f"val_fraction={val_fraction} is for the train and val splits: test takes all photos")
+
+
+def _of_split(objects: list[Instance], settings: Settings) -> list[Instance]:
+    """Those whose photo belongs to the split: references, too, are then of its own photos."""
+    share = settings.val_fraction
+    if not share:
+        return objects
+    is_val = settings.split == "val"
+    return [one for one in objects if is_held_out(f"coco:{one.photo_id}", share, settings.seed) == is_val]
+
+
 def _require(workers: int, say: Say) -> None:
     """Refuse more workers than a Ray on this machine can ever hold."""
     session.require(workers, 0, f"{workers} workers", say)
@@ -131,10 +154,10 @@ def _check_photos(objects: Sequence[Instance], images: Path) -> None:
 
 
 def _check_other_split(objects: Sequence[Instance], split: Split, out: Path) -> None:
-    other: Split = "test" if split == "train" else "train"
-    shared = {f"c{instance.photo_id}" for instance in objects} & coco_exp.listed_photos(out, other)
-    if shared:
-        raise UserError(
-            f"{len(shared)} photos of these annotations are in the {other} split of {out}, first {min(shared)}: a photo"
-            " may be in one split only; give the annotations of other photos or another --out"
-        )
+    photos = {f"c{instance.photo_id}" for instance in objects}
+    for other in coco_exp.SPLITS:
+        if other != split and (shared := photos & coco_exp.listed_photos(out, other)):
+            raise UserError(
+                f"{len(shared)} photos of these annotations are in the {other} split of {out}, first {min(shared)}: a "
+                "photo may be in one split only; give the annotations of other photos or another --out"
+            )

@@ -92,7 +92,7 @@ def header(found: Sequence[Entry], pack: Pack, rows: np.ndarray, **more: Any) ->
     return {
         "pack": pack.digest,
         "places": hashlib.sha256(rows.astype(np.int64).tobytes()).hexdigest(),
-        "entries": [[entry.run, entry.path and checkpoint.digest(entry.path), entry.true_masks] for entry in found],
+        "entries": [[entry.run, entry.path and checkpoint.digest(entry.path), *entry[4:]] for entry in found],
         "gpu": bool(session.resources().get("GPU", 0)),
         "code": provenance.source_digest(),
         **provenance.environment(),
@@ -255,6 +255,7 @@ def described(entry: Entry) -> dict[str, Any]:
         "epoch": meta["epoch"],
         "step": meta["step"],
         "config": {} if entry.true_masks else meta["config"],  # C_s: that of its two_stage
+        "derived": entry.is_derived,
     }
 
 

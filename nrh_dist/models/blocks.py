@@ -16,7 +16,7 @@ class Prediction(NamedTuple):
     """What every harmoniser returns.
 
     ``image`` is N3HW around [-1, 1], not clamped. ``mask`` is what the detector or gate says, N1HW in [0, 1] at image
-    size, or None without such a mask. ``mask_logits`` are the gate's N1hw logits at the detector's size, to supervise.
+    size, or None without such a mask. ``mask_logits`` are its N1hw logits at the detector's size, where they may learn.
     ``signs`` are the two classes behind a mask that has them, negative and positive shift, N2HW in [0, 1]. ``field`` is
     the affine colour field behind an image that has one: gain, then offset, of R, G, B: N x 6 x grid x grid.
     """
@@ -132,6 +132,12 @@ def initialise(module: nn.Module, options: dict[str, Any]) -> None:
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def start_at_zero(module: nn.Module) -> None:
+    """Make what ``module`` gives zero, until it learns."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nrh_dist.models.blocks import Fusion, Prediction, batch_norm, initialise, scaled, with_mask
+from nrh_dist.models.blocks import Fusion, Prediction, batch_norm, initialise, scaled, start_at_zero, with_mask
 
 # Channels of the encoder's stages, outermost first, and of the bottleneck, for 256 px and width 1.
 # Tsai's network has seven stages and runs at 512 px. The paper removes an "outer" layer "following DoveNet", whose code
@@ -75,22 +75,24 @@ class Harmoniser(nn.Module):
 class Dih(nn.Module):
     """The paper's baselines (section 6.1): ``dih_m`` is given the object's mask, ``dih_nm`` sees the image alone.
 
-    Encoder, bottleneck and decoder as in ``Harmoniser``. Ours: the mask is 0..1 always, the output has no tanh, and the
-    convolutions before a BatchNorm have no bias.
+    Encoder, bottleneck and decoder as in ``Harmoniser``. ``residual`` (ours): the network's output is added to the
+    image, and its last layer starts at zero, so that the model starts as the identity. Ours, too: the mask is 0..1
+    always, the output has no tanh, and the convolutions before a BatchNorm have no bias.
     """
 
     def __init__(self, options: dict[str, Any], size: int, masked: bool) -> None:
         super().__init__()
-        self.masked = masked
+        self.masked, self.residual = masked, options.get("residual", False)
         self.harmoniser = Harmoniser(options, size, channels_in=4 if masked else 3)
+        if self.residual:
+            start_at_zero(self.harmoniser.head)
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> Prediction:
         """N3HW in [-1, 1] and, for ``dih_m``, N1HW in [0, 1]. Raises ``ValueError`` where a needed mask is missing."""
-        if not self.masked:
-            return Prediction(self.harmoniser(image), None, None)
-        if mask is None:
+        if self.masked and mask is None:
             raise ValueError("dih_m needs a mask beside the image; dih_nm does without")
-        return Prediction(self.harmoniser(with_mask(image, mask)), None, None)
+        made = self.harmoniser(image if mask is None or not self.masked else with_mask(image, mask))
+        return Prediction(image + made if self.residual else made, None, None)
 
 
 def _stage(convolution: nn.Conv2d | nn.ConvTranspose2d, options: dict[str, Any]) -> nn.Sequential:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nrh_dist.models.blocks import Prediction, resize, with_mask
+from nrh_dist.models.blocks import Prediction, resize, start_at_zero, with_mask
 from nrh_dist.models.dih import Harmoniser
 from nrh_dist.models.ptc import Detector, feature_values
 
@@ -23,14 +23,17 @@ class Gated(nn.Module):
     field, enlarged bilinearly. "pixels": r is drawn by the whole DIH decoder. Either head starts at zero, so r is 0 at
     first and the model starts as the identity.
 
-    ``gate_threshold`` may be set on a finished model, to scan it.
+    ``gate`` False leaves it open everywhere, which shows what the gate is good for. r is multiplied by
+    ``correction_strength``. That and ``gate_threshold`` may be set on a finished model: ``nrh calibrate`` does.
     """
 
     def __init__(self, options: dict[str, Any], size: int) -> None:
         super().__init__()
         self.affine = options["correction"] == "affine"
         self.fused = options["fusion_width"] > 0
+        self.is_open: bool = not options.get("gate", True)  # of checkpoints from before there was a choice
         self.gate_threshold: float = options["gate_threshold"]
+        self.correction_strength: float = options.get("correction_strength", 1.0)
         self.detector = Detector(options, size, classes=1)
         self.harmoniser = Harmoniser(
             options,
@@ -39,15 +42,18 @@ class Gated(nn.Module):
             ptc_values=feature_values(size) if self.fused else 0,
             grid=options["correction_grid"] if self.affine else 0,
         )
-        for parameter in self.harmoniser.head.parameters():
-            nn.init.zeros_(parameter)
+        start_at_zero(self.harmoniser.head)
+        if self.is_open:
+            self.detector.requires_grad_(False)
 
     def forward(self, image: Tensor, mask: Tensor | None = None, features: Tensor | None = None) -> Prediction:
         """N3HW in [-1, 1]; the given mask is ignored. ``features``: the encoder's output, where it is known already."""
         features = self.detector.encoder(image) if features is None else features
         logits = self.detector.decoder(features)
         opening = gate(resize(logits, image.shape[-1]), self.gate_threshold)
+        opening = torch.ones_like(opening) if self.is_open else opening
         field = self.harmoniser(with_mask(image, opening), features if self.fused else None)
+        field = self.correction_strength * field
         correction = _affine(field, image) if self.affine else field
         output = torch.where(opening > 0, image + opening * correction, image)
         return Prediction(output, opening, logits, field=field if self.affine else None)

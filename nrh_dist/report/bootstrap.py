@@ -78,18 +78,32 @@ def means(photos: np.ndarray, values: np.ndarray) -> list[Estimate]:
     return ratios(photos, values, np.ones(values.shape))
 
 
-def _drawn(sums: np.ndarray) -> np.ndarray:
-    """The sums over photos, P x K, of each draw: ``DRAWS`` x K."""
-    weights = _weights(len(sums))
-    return np.concatenate([weights[i : i + BLOCK].astype(float) @ sums for i in range(0, DRAWS, BLOCK)])
+def drawn_ratios(photos: np.ndarray, above: np.ndarray, below: np.ndarray, draws: int = DRAWS) -> np.ndarray:
+    """sum(above) / sum(below) for each of K columns in each draw: ``draws`` x K; NaN where sum(below) is 0.
+
+    As in ``ratios``, which see; a column whose value is NaN has none there.
+    """
+    known = ~np.isnan(above) & ~np.isnan(below)
+    total = int(photos.max()) + 1
+    sums = [
+        np.stack([np.bincount(photos, column, total) for column in np.where(known, values, 0).T], axis=1)
+        for values in (above, below)
+    ]
+    return _divided(*np.split(_drawn(np.concatenate(sums, axis=1), draws), 2, axis=1))
+
+
+def _drawn(sums: np.ndarray, draws: int = DRAWS) -> np.ndarray:
+    """The sums over photos, P x K, of each draw: ``draws`` x K."""
+    weights = _weights(len(sums), draws)
+    return np.concatenate([weights[i : i + BLOCK].astype(float) @ sums for i in range(0, draws, BLOCK)])
 
 
 @lru_cache(maxsize=2)
-def _weights(photos: int, seed: int = 0) -> np.ndarray:
-    """How often each draw, with replacement, took each photo: ``DRAWS`` x P, in bytes to stay small."""
+def _weights(photos: int, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+    """How often each draw, with replacement, took each photo: ``draws`` x P, in bytes to stay small."""
     random = np.random.default_rng(seed)
-    weights = np.empty((DRAWS, photos), np.uint8)
-    for i in range(0, DRAWS, BLOCK):
+    weights = np.empty((draws, photos), np.uint8)
+    for i in range(0, draws, BLOCK):
         drawn = random.integers(photos, size=(BLOCK, photos)) + photos * np.arange(BLOCK)[:, None]
         weights[i : i + BLOCK] = np.bincount(drawn.ravel(), minlength=BLOCK * photos).reshape(BLOCK, photos)
     return weights

@@ -38,6 +38,11 @@ def write_csv(table: Table, path: Path) -> None:
 
 
 def write_markdown(table: Table, path: Path, protocol: str = "") -> None:
+    """``markdown`` as a file."""
+    path.write_text(markdown(table, protocol), encoding="utf-8")
+
+
+def markdown(table: Table, protocol: str = "") -> str:
     """Title, protocol, a table of pipes with aligned numbers, notes. A group of columns stands before each title."""
     heads = [f"{column.group}: {column.title}" if column.group else column.title for column in table.columns]
     lines = [["", *(_escaped(head, MARKDOWN) for head in heads)]]
@@ -53,7 +58,7 @@ def write_markdown(table: Table, path: Path, protocol: str = "") -> None:
                                   for i, w in enumerate(widths)) + "|")  # fmt: skip
     parts = [f"### {_escaped(table.caption, MARKDOWN)}", _escaped(protocol, MARKDOWN), "\n".join(text)]
     parts += [_escaped(note, MARKDOWN) for note in table.notes]
-    path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def write_latex(table: Table, path: Path, protocol: str = "") -> None:

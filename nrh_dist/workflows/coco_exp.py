@@ -21,12 +21,15 @@ def make(
     split: Split = "test",
     workers: int = 1,
     say: Say = print,
+    val_fraction: float = 0.0,
 ) -> None:
     """``generate``, its summary, and ``out/distributions_<split>.png``, both from the manifest alone.
 
     Raises what ``generate`` raises, and ``UserError`` if the picture cannot be written.
     """
-    rejected = generate(images, annotations, out, count, seed, method, channels, format, split, workers, say)
+    rejected = generate(
+        images, annotations, out, count, seed, method, channels, format, split, workers, say, val_fraction
+    )
     found = report.read(out / MANIFEST, split)
     for line in report.summary(found, rejected):
         say(line)

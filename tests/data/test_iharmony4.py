@@ -193,3 +193,14 @@ def test_true_names_of_iharmony4() -> None:
     assert (len(samples), leaks["HCOCO"], leaks["HFlickr"]) == (71_492, 1389, 8)
     trained = [sample for sample in samples if sample.split == "train"]
     assert 0.04 < sum(is_held_out(sample.group, 0.05, 0) for sample in trained) / len(trained) < 0.06
+
+
+def test_a_val_list_is_a_split_of_its_own(tmp_path: Path) -> None:
+    named = {"HCOCO": {"train": _many(4), "val": _many(2, 4), "test": _many(2, 6)}}
+    samples = index(Source(make_tree(tmp_path, named)))
+    assert [sample.split for sample in samples] == ["train"] * 4 + ["val"] * 2 + ["test"] * 2
+
+
+def _many(count: int, first: int = 0) -> list[str]:
+    """Names of composites, two of each photo."""
+    return [f"c{1 + i // 2}_9001_{i % 2}.jpg" for i in range(first, first + count)]

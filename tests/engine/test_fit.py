@@ -253,3 +253,29 @@ def test_step_seeds_differ_by_step_and_rank():
             fit.seed_step(0, step, rank)
             drawn.add(torch.rand(()).item())
     assert len(drawn) == 9
+
+
+def test_a_val_list_is_used_where_no_share_is_drawn(tmp_path):
+    tree = write_tree(tmp_path / "tree", train=12, test=4)
+    listed = tree / "Sample" / "Sample_train.txt"
+    names = listed.read_text().splitlines(keepends=True)
+    listed.write_text("".join(names[4:]))
+    (tree / "Sample" / "Sample_val.txt").write_text("".join(names[:4]))
+    said = []
+    pack = open_pack(find_pack(configured(tmp_path, "r", f"data.root={tree}", "data.val_fraction=0"), said.append))
+    assert not any("val list" in line for line in said)
+    for seed in (0, 1):
+        train_rows, val_rows = split_rows(pack, configured(tmp_path, "r", "data.val_fraction=0", f"seed={seed}"))
+        assert [pack.splits[row] for row in val_rows] == ["val"] * 4 and len(train_rows) == len(names) - 4
+    drawing = configured(tmp_path, "r", f"data.root={tree}", "data.val_fraction=0.4")
+    find_pack(drawing, said.append)
+    assert "the val list names 4 samples, which stay unused: data.val_fraction=0 validates on them" in said
+    assert {pack.splits[row] for rows in split_rows(pack, drawing) for row in rows} == {"train"}
+    with (tree / "Sample" / "Sample_train.txt").open("a") as file:
+        file.write(names[0])
+    said.clear()
+    words = (f"data.root={tree}", "data.val_fraction=0")
+    leaking = open_pack(find_pack(configured(tmp_path, "r", *words), said.append))
+    assert any(line.startswith("1 photos or scenes are in both train and test (or val)") for line in said)
+    kept, _ = split_rows(leaking, configured(tmp_path, "r", *words, "data.drop_leaked=true"))
+    assert len(kept) == len(names) - 4

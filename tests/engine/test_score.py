@@ -139,3 +139,16 @@ def test_run_names_stay_apart_and_tell_whose_masks_they_are(runs, tmp_path):
     ]
     after = score.entries([str(word) for word in (runs["two_stage"], taken)])
     assert [entry.run for entry in after[2:]] == ["my-two_stage-true-masks", "my-two_stage-true-masks-2"]
+
+
+def test_a_pasted_background_is_that_of_the_input(pack, runs):
+    found = score.entries([str(runs["dih_m"])], paste=True)
+    assert [entry.run for entry in found] == ["identity", "my-dih_m", "my-dih_m-pasted"]
+    one = score.Scorer(pack.root, found, lpips=False, peaks=False, device=torch.device("cpu"))
+    batch = gather(pack, pack.rows("test"), torch.device("cpu"))
+    with torch.no_grad():
+        whole, pasted = (predict(batch.composite, batch.mask).image for predict in one.predict[1:])
+    inside = batch.mask.expand_as(whole)
+    assert torch.equal(pasted[inside == 0], batch.composite[inside == 0])
+    torch.testing.assert_close(pasted[inside == 1], whole[inside == 1])
+    assert not torch.equal(whole[inside == 0], batch.composite[inside == 0])

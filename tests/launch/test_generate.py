@@ -260,3 +260,28 @@ def test_real_photos_give_visible_shifts_of_many_categories(tmp_path, method):
     assert np.mean([float(row["clipped_share"]) for row in rows]) < 0.3
     assert (tmp_path / "COCOExp/candidates_test.jsonl").read_text().startswith('{"schema": 2')
     assert len(layouts.index(layouts.Source(tmp_path))) == 60
+
+
+def test_train_and_val_are_made_of_different_photos(make, tmp_path):
+    make(tmp_path, split="train", val_fraction=0.4)
+    make(tmp_path, split="val", val_fraction=0.4, count=6)
+    with (tmp_path / "manifest.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    photos = {split: set() for split in ("train", "val")}
+    for row in rows:
+        photos[row["split"]] |= {row["photo_id"], row["reference_photo_id"]}
+    assert [row["split"] for row in rows] == ["train"] * 12 + ["val"] * 6
+    assert photos["train"] and photos["val"] and not photos["train"] & photos["val"]
+    samples = layouts.index(layouts.Source(tmp_path))
+    assert [sample.split for sample in samples] == ["train"] * 12 + ["val"] * 6
+    with pytest.raises(UserError, match=r"val_fraction: 0\.4 -> 0\.5"):
+        make(tmp_path, split="train", val_fraction=0.5)
+
+
+@pytest.mark.parametrize(
+    ("split", "share", "expected"),
+    [("val", 0.0, "give val_fraction"), ("test", 0.1, "test takes all photos"), ("train", 1.0, "below 1")],
+)
+def test_a_share_that_makes_no_sense_is_refused(make, tmp_path, split, share, expected):
+    with pytest.raises(UserError, match=expected):
+        make(tmp_path, split=split, val_fraction=share)

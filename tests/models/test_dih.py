@@ -74,3 +74,12 @@ def test_output_is_not_clamped(options, image):
     model = build(options("dih_nm"), 64).eval()
     torch.nn.init.constant_(model.harmoniser.head.bias, 3.0)
     assert model(image, None).image.max() > 1
+
+
+@pytest.mark.parametrize("name", ["dih_m", "dih_nm"])
+def test_a_residual_model_starts_as_the_identity_and_adds_what_the_plain_one_gives(options, image, mask, name):
+    model = build(options(name, residual=True), 64).eval()
+    assert torch.equal(model(image, mask).image, image)
+    plain = build(options(name), 64).eval()
+    model.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(model(image, mask).image, image + plain(image, mask).image)

@@ -124,3 +124,26 @@ def test_every_trainable_parameter_gets_a_gradient(options, image, changes):
 )
 def test_exact_parameter_counts(options, changes, count):
     assert parameter_count(build(options("gated", width=1.0, **changes), 256)) == count
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_without_a_gate_all_of_the_photo_is_corrected_and_no_detector_learns(options, image, changes):
+    model = undecided(build(options("gated", **changes), 64), image)
+    opened = build(options("gated", gate=False, **changes), 64).eval()
+    opened.load_state_dict(model.state_dict())
+    made = opened(image, None)
+    assert (made.mask == 1).all() and (made.image != image).float().mean() > 0.9
+    assert not any(parameter.requires_grad for parameter in opened.detector.parameters())
+    assert all(parameter.requires_grad for parameter in opened.harmoniser.parameters())
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_a_weaker_correction_is_the_same_one_made_smaller(options, image, changes):
+    model = undecided(build(options("gated", **changes), 64), image)
+    whole = model(image, None)
+    model.correction_strength = 0.25
+    weak = model(image, None)
+    torch.testing.assert_close(weak.image - image, 0.25 * (whole.image - image), atol=1e-5, rtol=1e-5)
+    assert torch.equal(weak.mask, whole.mask)
+    model.correction_strength = 0.0
+    assert torch.equal(model(image, None).image, image)

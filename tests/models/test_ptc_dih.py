@@ -27,3 +27,9 @@ def test_the_images_loss_teaches_the_detectors_decoder_and_not_its_encoder(optio
     model(image, None).image.square().mean().backward()
     assert model.detector.decoder.head.weight.grad.abs().max() > 0
     assert all(parameter.grad is None for parameter in model.detector.encoder.parameters())
+
+
+def test_its_mask_can_be_taught(options, image):
+    prediction = build(options("ptc_dih"), 64).train()(image, None)
+    assert torch.equal(resize(prediction.mask_logits.sigmoid(), 64), prediction.mask)
+    assert prediction.mask_logits.requires_grad

@@ -1,0 +1,136 @@
+"""The plots of a study: learning, size of object, risk against coverage, ablations. White, readable at 500 px."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nrh_dist.report import figures
+from nrh_dist.report.figures import COLOURS, OTHER_COLOUR, STYLE, save
+from nrh_dist.report.study import compare
+from nrh_dist.report.study.collect import IDENTITY, TESTS, Study
+from nrh_dist.report.study.compare import Difference
+
+WIDTH = 7.0
+TEST_COLOURS = {"test-lab": "#0072B2", "test-exp": "#D55E00"}
+VARIANTS = {"_calibrated": ":", "_swept": "--", "_swept_calibrated": "-."}  # of one model: the same colour, other lines
+
+
+@matplotlib.rc_context(STYLE)
+def draw_learning(study: Study, path: Path) -> None:
+    """val/mse against epochs: the mean of the seeds, and their range."""
+    figure, (axes,) = _figure(1, 3.6)
+    curves = defaultdict(list)
+    for curve in study.curves:
+        if curve.system in study.main and len(curve.val_mse) > 1:
+            curves[curve.system].append(curve.val_mse)
+    for name in (name for name in study.main if name in curves):
+        values = np.array([one[: min(map(len, curves[name]))] for one in curves[name]])
+        epochs = np.arange(1, values.shape[1] + 1)
+        axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=_colour(name), alpha=0.15, linewidth=0)
+        axes.plot(epochs, values.mean(axis=0), label=study.label(name), **_line(name))
+    axes.axhline(study.curves[0].identity_mse, color=COLOURS[IDENTITY], linewidth=0.9, label=study.label(IDENTITY))
+    axes.set(yscale="log", xlabel="epoch", ylabel="MSE on validation composites")
+    axes.legend(fontsize=8, framealpha=1, edgecolor="none", loc="center left", bbox_to_anchor=(1.01, 0.5))
+    save(figure, path)
+
+
+@matplotlib.rc_context(STYLE)
+def draw_sizes(study: Study, path: Path) -> None:
+    """MSE - MSE of the input by size of the object, with intervals, a panel a test."""
+    figure, panels = _figure(len(study.tests), 3.6)
+    names = [name for name in study.main if name != IDENTITY]
+    for axes, test in zip(panels, study.tests.values(), strict=True):
+        groups = compare.size_groups(test)
+        for number, name in enumerate(names):
+            changes = [
+                compare.mean(test, test.systems[name].mean_mse - test.identity, group.chosen) for group in groups
+            ]
+            places = np.arange(len(groups)) + 0.8 * (number / max(1, len(names) - 1) - 0.5)
+            values = np.array([change.value for change in changes])
+            low, high = np.array([change.bounds for change in changes]).T
+            errors = np.nan_to_num(np.stack([values - low, high - values]))
+            marker = figures.MARKERS[number % len(figures.MARKERS)]
+            axes.errorbar(
+                places, values, errors, fmt=marker, color=_colour(name), markersize=4, linewidth=0.9,
+                label=study.label(name), markerfacecolor="white" if "_" in name[5:] else _colour(name),
+            )  # fmt: skip
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.set_yscale("symlog", linthresh=10)
+        labels = [f"{group.name}\n{group.photos} photos" for group in groups]
+        axes.set_xticks(range(len(groups)), labels, fontsize=8)
+        axes.set_title(TESTS[test.name])
+    panels[0].set_ylabel("MSE − MSE of the input")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=3, frameon=False)
+    save(figure, path)
+
+
+@matplotlib.rc_context(STYLE)
+def draw_risk(study: Study, path: Path) -> None:
+    """Over the gates' thresholds: images changed against images made worse, and against the mean gain."""
+    figure, panels = _figure(2, 3.4)
+    for test in study.tests:
+        for model, line in (("gated", "--"), ("gated_swept", "-")):
+            rows = [row for row in study.risk if row["set"] == test and row["model"] == model]
+            if not rows:
+                continue
+            seeds = sorted({row["seed"] for row in rows})
+            by_seed = [[row for row in rows if row["seed"] == seed] for seed in seeds]
+            opened = _mean(by_seed, "opened")
+            gain = _mean(by_seed, "identity_mse") - _mean(by_seed, "mse")
+            style: dict[str, Any] = {"color": TEST_COLOURS[test], "linestyle": line, "linewidth": 1.3}
+            label = f"{study.label(model)}; {TESTS[test]}"
+            panels[0].plot(100 * opened, 100 * _mean(by_seed, "worse1"), marker=".", label=label, **style)
+            panels[1].plot(100 * opened, gain, marker=".", **style)
+    panels[0].axhline(5, color="black", linewidth=0.8, linestyle=":")
+    panels[0].set(xlabel="images in which the gate opens, %", ylabel="made worse by > 1, %")
+    panels[1].axhline(0, color="black", linewidth=0.8)
+    panels[1].set(xlabel="images in which the gate opens, %", ylabel="MSE of the input − MSE")
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2, frameon=False)
+    save(figure, path)
+
+
+@matplotlib.rc_context(STYLE)
+def draw_differences(study: Study, found: dict[str, Sequence[Difference]], path: Path) -> None:
+    """Ablations: MSE of each - MSE of ``gated``, with corrected intervals; to the right of 0 the ingredient helps."""
+    names = [one.one for one in next(iter(found.values()))]
+    figure, (axes,) = _figure(1, 1.2 + 0.42 * len(names))
+    for offset, (test, differences), colour in zip((-0.12, 0.12), found.items(), TEST_COLOURS.values(), strict=True):
+        values = np.array([one.value for one in differences])
+        low, high = np.array([one.interval for one in differences]).T
+        places = -np.arange(len(names)) - offset
+        axes.errorbar(
+            values, places, xerr=[values - low, high - values], fmt="o", color=colour, markersize=4, label=TESTS[test]
+        )
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(-np.arange(len(names)), [study.label(name) for name in names], fontsize=8)
+    axes.set(xlabel="MSE − MSE of gated, unswept (right of 0: the ingredient helps)")
+    axes.legend(fontsize=8, framealpha=1, edgecolor="none")
+    save(figure, path)
+
+
+def _mean(by_seed: list[list[dict[str, str]]], column: str) -> np.ndarray:
+    return np.array([[float(row[column]) for row in rows] for rows in by_seed]).mean(axis=0)
+
+
+def _colour(name: str) -> str:
+    return next(
+        (COLOURS[model] for model in sorted(COLOURS, key=len, reverse=True) if name.startswith(model)), OTHER_COLOUR
+    )
+
+
+def _line(name: str) -> dict[str, Any]:
+    style = next((line for ending, line in VARIANTS.items() if name.endswith(ending)), "-")
+    return {"color": _colour(name), "linestyle": style, "linewidth": 1.4}
+
+
+def _figure(panels: int, height: float) -> tuple[Figure, list[Axes]]:
+    figure = Figure((WIDTH, height), layout="constrained")
+    found = figure.subplots(1, panels, squeeze=False)
+    return figure, [*found[0]]

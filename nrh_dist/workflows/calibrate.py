@@ -1,0 +1,127 @@
+"""``nrh calibrate``: how reluctant a finished ``gated`` model has to be, so that it rarely makes a photo worse.
+
+The threshold of its gate and the strength of its correction are chosen on the validation photos that it was trained
+beside, never on test photos; what is written is an exported folder.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nrh_dist import config as configuration
+from nrh_dist.data.pack import Pack, open_pack
+from nrh_dist.engine import checkpoint, select
+from nrh_dist.engine.assemble import trained_model
+from nrh_dist.engine.dist import own_device
+from nrh_dist.engine.export import Calibration, export
+from nrh_dist.engine.progress import Progress, Say
+from nrh_dist.engine.run import find_pack, split_rows
+from nrh_dist.engine.scan import Scan, scan
+from nrh_dist.errors import UserError
+from nrh_dist.models.gated import Gated
+from nrh_dist.report import bootstrap
+from nrh_dist.report.bootstrap import Estimate
+from nrh_dist.report.statistics import WORSE1
+
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(20))
+STRENGTHS = tuple(round(0.1 * step, 1) for step in range(11))  # 0: it does nothing, which harms no photo
+MOST_WORSE = 0.05
+
+
+class Choice(NamedTuple):
+    """A threshold and a strength, with what they do to the N images they were chosen on."""
+
+    threshold: float
+    strength: float
+    mse: float
+    identity_mse: float
+    worse1: Estimate
+    opened: float  # the share of images in which the gate opens
+
+
+def calibrate(word: str, out: Path, say: Say, data: str = "", most: float = MOST_WORSE) -> Path:
+    """Choose for the ``gated`` checkpoint that ``word`` means, and write it with what was chosen to the new ``out``.
+
+    ``data``: a folder or pack whose validation photos decide; empty: what the model was trained on. ``UserError`` for
+    another model, one without a gate, and where there are too few validation photos.
+    """
+    if not 0 < most < 1:
+        raise UserError(f"--most-worse {most}: must be a share of the images, above 0 and below 1")
+    path = select.resolve(word)
+    pack, rows = validation(path, data, say)
+    model = gated(path)
+    say(f"scanning {len(THRESHOLDS)} thresholds and {len(STRENGTHS)} strengths on {len(rows):,} validation composites")
+    progress = Progress(len(rows), say)
+    device = own_device()
+    found = scan(model.to(device), pack, rows, THRESHOLDS, STRENGTHS, device, lambda n: progress.add(n, "scanned"))
+    chosen = choose(found, photos_of(pack, rows), most)
+    text = described(chosen, len(rows), most)
+    say(text)
+    return export(path, [], out, say, Calibration(chosen.threshold, chosen.strength, text))
+
+
+def gated(path: Path) -> Gated:
+    """The model of a checkpoint folder. ``UserError`` where it has no gate to calibrate."""
+    model, meta = trained_model(path)
+    if not isinstance(model, Gated) or model.is_open:
+        what = meta["model"]["name"] + ("" if not isinstance(model, Gated) else " without a gate")
+        raise UserError(f"{path} is a {what} checkpoint: only gated has a gate to calibrate")
+    return model
+
+
+def validation(path: Path, data: str, say: Say) -> tuple[Pack, np.ndarray]:
+    """The pack and the rows of its photos that the checkpoint was validated on, or that its rules give for ``data``."""
+    config = configuration.from_flat(checkpoint.read_meta(path)["config"])
+    if data:
+        is_pack = (Path(data) / "pack.json").exists() or data.startswith("s3://")
+        config.data.pack, config.data.root = (data, None) if is_pack else (None, data)
+    pack = open_pack(find_pack(config, say))
+    return pack, split_rows(pack, config)[1]
+
+
+def photos_of(pack: Pack, rows: np.ndarray) -> np.ndarray:
+    """The photo of each row, as numbers from 0."""
+    return np.unique([pack.groups[row] for row in rows], return_inverse=True)[1]
+
+
+def choose(found: Scan, photos: np.ndarray, most: float) -> Choice:
+    """The lowest mean MSE of those whose share made worse by more than 1 is at most ``most``, at its upper 95 % bound.
+
+    Doing nothing is among them, so that there is always one. Of equals, the one that changes least.
+    """
+    if len(set(photos.tolist())) < bootstrap.FEWEST_PHOTOS:
+        raise UserError(
+            f"{len(set(photos.tolist()))} validation photos are too few to tell how often it does harm: at least "
+            f"{bootstrap.FEWEST_PHOTOS} are needed; give --data with more"
+        )
+    places = [(t, s) for t in reversed(range(len(found.thresholds))) for s in range(len(found.strengths))]
+    worse = np.stack([found.mse[t, s] - found.identity_mse > WORSE1 for t, s in places], axis=1)
+    shares = bootstrap.means(photos, worse.astype(float))
+    harmless = [number for number, share in enumerate(shares) if share.bounds[1] <= most]
+    best = min(harmless, key=lambda number: found.mse[places[number]].mean())
+    t, s = places[best]
+    return Choice(
+        found.thresholds[t],
+        found.strengths[s],
+        float(found.mse[t, s].mean()),
+        float(found.identity_mse.mean()),
+        shares[best],
+        float(found.opened[t].mean()),
+    )
+
+
+def described(chosen: Choice, images: int, most: float) -> str:
+    """The choice as a sentence."""
+    if not chosen.strength:
+        return (
+            f"No threshold with any correction keeps the share of {images:,} validation composites made worse by more "
+            f"than 1 MSE at {100 * most:g} % at most (upper 95 % bound): it was set to do nothing."
+        )
+    low, high = chosen.worse1.bounds
+    return (
+        f"Gate threshold {chosen.threshold:g}, correction strength {chosen.strength:g}: on {images:,} validation "
+        f"composites MSE {chosen.mse:.2f}, {chosen.identity_mse:.2f} for doing nothing; "
+        f"{100 * chosen.worse1.value:.1f} % made worse by more than 1 (95 %: {100 * low:.1f} to {100 * high:.1f}; at "
+        f"most {100 * most:g} was asked for); the gate opens in {100 * chosen.opened:.0f} % of them."
+    )

@@ -1,0 +1,320 @@
+"""The study from photos to report; every step is kept, and the same command goes on where it was stopped.
+
+<out>/study.json     what is compared at what scale, what was cut and why, data, learning rates, commands
+<out>/data, packs, runs, logs, calibrated, evaluations, risk.csv, report
+"""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from nrh_dist import config as configuration
+from nrh_dist.data.layouts import Source, index
+from nrh_dist.data.pack import cached_pack, write_pack
+from nrh_dist.data.processes import ordered_map
+from nrh_dist.engine import provenance, rundir, select
+from nrh_dist.engine.dist import own_device
+from nrh_dist.engine.files import write_json
+from nrh_dist.engine.lock import locked
+from nrh_dist.engine.progress import Say
+from nrh_dist.engine.scan import scan
+from nrh_dist.errors import UserError
+from nrh_dist.launch.evaluate import Options, evaluate
+from nrh_dist.report.statistics import WORSE1
+from nrh_dist.report.study.page import write as write_report
+from nrh_dist.workflows.calibrate import THRESHOLDS, calibrate, gated
+from nrh_dist.workflows.plan import measured
+from nrh_dist.workflows.study import data
+from nrh_dist.workflows.study import plan as planning
+from nrh_dist.workflows.study.data import Photos
+from nrh_dist.workflows.study.plan import Costs, Plan, Scale
+from nrh_dist.workflows.study.recipes import (
+    ABLATIONS,
+    ALL_TRANSFORMS,
+    CONTROLS,
+    DETECTOR,
+    GATED,
+    RATES,
+    SWEPT,
+    SYSTEMS,
+    Recipe,
+)
+from nrh_dist.workflows.study.runs import Run, Trainer
+from nrh_dist.workflows.sweep import sweep
+
+SCHEMA = 1
+SPACE = Path(__file__).parents[3] / "search_spaces" / "study.yaml"
+STEPS_KEPT = "train.keep_checkpoints=1"
+CALIBRATED = {"gated": "gated_calibrated", SWEPT: "gated_swept_calibrated"}
+TESTED = 1500  # composites of each test, at most
+GENERATED = 35.0  # composites a second, at least: what a short budget can make
+EQUIVALENT = {"dih_nm-residual": "dih_nm", "ptc_dih-random": "ptc_dih", "ptc_dih-supervised": "ptc_dih"}
+OWN_COST = ("gated-unfrozen", "gated-pixels", "gated-fused")  # ablations whose steps cost something else than gated's
+RISK = ("set", "model", "seed", "threshold", "opened", "worse1", "mse", "identity_mse", "images")
+
+
+def study(
+    out: Path, photos: Photos, budget: float | None, words: Sequence[str], say: Say, wanted: Plan | None = None
+) -> Path:
+    """Make the whole study below ``out`` and return the report's page.
+
+    ``budget``: minutes; None: the paper's scale, whatever it takes. ``words``: configuration for all trainings.
+    ``wanted``: a plan, instead of one that is made from measured steps. ``UserError``: ``out`` holds another study.
+    """
+    with locked(out):
+        made = Study(out, photos, words, say)
+        made.prepare(budget, wanted)
+        made.train()
+        made.judge()
+    page = write_report(out, out / "report")
+    say(f"open {page}")
+    return page
+
+
+@dataclass
+class _Known:
+    """What ``study.json`` holds beside the plan."""
+
+    rates: dict[str, float]
+    swept: dict[str, Any]
+
+
+class Study:
+    """One study and its folder."""
+
+    def __init__(self, out: Path, photos: Photos, words: Sequence[str], say: Say) -> None:
+        self.out, self.photos, self.words, self.say = out, photos, tuple(words), say
+        self.file = out / "study.json"
+        self.content: dict[str, Any] = {}
+        self.plan = Plan()
+
+    def prepare(self, budget: float | None, wanted: Plan | None) -> None:
+        """Data, plan and packs. The plan of an earlier call stays."""
+        asked = {"photos": data.facts(self.photos), "words": list(self.words)}
+        if self.file.exists():
+            self.content = json.loads(self.file.read_text())
+            if self.content.get("schema") != SCHEMA or self.content["asked"] != asked:
+                raise UserError(f"{self.out} holds another study ({self.content.get('asked')}): choose another --out")
+        else:
+            self.content = {"schema": SCHEMA, "asked": asked, "command": provenance.command(), **provenance.code()}
+            self.content |= {"began": provenance.now(), "budget_minutes": budget, "out": self.out.name}
+        plan = wanted or Plan()
+        if budget is not None and not wanted:
+            plan = replace(plan, composites=min(plan.composites, int(GENERATED * 60 * budget / 5)))
+        if "plan" in self.content:
+            plan = _plan_of(self.content["plan"])
+        tested = min(TESTED, plan.composites)
+        self.content["data"] = data.make(self.photos, self.out / "data", plan.composites, tested, self.say)
+        if "plan" not in self.content:
+            if budget is not None and not wanted:
+                plan = self._planned(plan, 60 * budget)
+            self.content["plan"] = {**asdict(plan), "given": wanted is not None}
+            self._save()
+        self.plan = plan
+        self.say(
+            f"plan: {plan.scale.size} px, width {plan.scale.width:g}, {plan.epochs} epochs, {plan.seeds} seeds"
+            + (f"; cut: {'; '.join(plan.cuts)}" if plan.cuts else "")
+        )
+        samples = index(Source(self.out / "data" / data.TRAIN))
+        self.pack = write_pack(
+            samples, self.out / "packs" / f"train-{plan.scale.size}", plan.scale.size, None, self.say
+        ).root
+        common = [
+            *plan.scale.words,
+            f"data.pack={self.pack}",
+            "data.val_fraction=0",
+            STEPS_KEPT,
+            "track.wandb=disabled",
+        ]
+        self.common = [*common, *self.words]
+        self.trainer = Trainer(self.out, self.common, self.say)
+
+    def train(self) -> None:
+        """Detectors, learning rates, the sweep, and then everything that is compared, seed by seed."""
+        self._detectors()
+        rates = self._rates()
+        best = self._sweep(rates)
+        swept = Recipe(SWEPT, tuple(best), "", DETECTOR)
+        systems = [*(one for one in SYSTEMS if not one.has_harmoniser_part), swept]
+        self.recipes = [*SYSTEMS, swept, *self.plan.controls, *self.plan.ablations]
+        plan = self.plan
+        self._train_all("systems", systems, range(plan.seeds), rates)
+        self._train_all("two-stage", [one for one in SYSTEMS if one.has_harmoniser_part], range(plan.seeds), rates)
+        self._train_all("controls", plan.controls, range(plan.control_seeds), rates)
+        self._train_all("ablations", plan.ablations, range(plan.ablation_seeds), rates)
+        self.content["runs"] = [
+            {"run": f"{one.name}-seed{seed}", "system": one.name, "seed": seed, "words": self._words(one, seed, rates)}
+            for one in self.recipes
+            for seed in range(self._seeds(one))
+        ]
+        self.content["recipes"] = {one.name: {"differs": one.differs, "words": list(one.words)} for one in self.recipes}
+        self._save()
+
+    def judge(self) -> None:
+        """Calibrate on val, then score every run once on each test."""
+        calibrated = [self._calibrated(name, seed) for name in CALIBRATED for seed in range(self.plan.seeds)]
+        folders = [str(self.trainer.path(one["run"])) for one in self.content["runs"]] + [
+            str(one) for one in calibrated
+        ]
+        actors = self.trainer.count
+        for name in (*data.TESTS, data.CONTROLS):
+            out = self.out / "evaluations" / name
+            if not (out / "summary.json").exists():
+                evaluate(folders, self.out / "data" / name, out, Options(actors=actors, paste=True), self.say)
+        self._risk()
+        self.content["ended"] = provenance.now()
+        self._save()
+
+    def _save(self) -> None:
+        write_json(self.file, self.content)
+
+    def _seeds(self, recipe: Recipe) -> int:
+        if recipe in CONTROLS:
+            return self.plan.control_seeds
+        return self.plan.ablation_seeds if recipe in ABLATIONS else self.plan.seeds
+
+    def _planned(self, plan: Plan, seconds: float) -> Plan:
+        samples = index(Source(self.out / "data" / data.TRAIN))
+        train = [one for one in samples if one.split == "train"]
+        images = {
+            "train": len(train),
+            "val": len(samples) - len(train),
+            "objects": len({one.mask for one in train}),
+            "test": sum(count for name, count in self.content["data"]["composites"].items() if name.startswith("test")),
+        }
+        count = Trainer(self.out, (), self.say).count
+
+        def measure(scale: Scale) -> Costs:
+            return _measured(scale, count, images)
+
+        return planning.fit(plan, planning.by_scale(measure, plan, seconds, self.say), seconds)
+
+    def _detectors(self) -> None:
+        """Both stages of each detector, on the photos to train from; its own validation photos are those of all."""
+        epochs = f"train.epochs={self.plan.detector_epochs}"
+        wanted = {DETECTOR: "[exposure]"}
+        if any(one.detector == ALL_TRANSFORMS for one in self.plan.ablations):
+            wanted[ALL_TRANSFORMS] = "[exposure,white_balance,saturation,contrast]"
+        common = ("model.name=ptc", epochs, "optim.lr=0.001")
+        stages = {name: (*common, f"data.transforms={transforms}") for name, transforms in wanted.items()}
+        first = [Run(f"{name}-equivariance", (*words, "stage=equivariance")) for name, words in stages.items()]
+        self.trainer.train("detector, equivariance", first)
+        second = [
+            Run(name, (*words, "stage=thresholds", "loss.object_share=0.5", self._weights(f"{name}-equivariance")))
+            for name, words in stages.items()
+        ]
+        self.trainer.train("detector, thresholds", second)
+
+    def _weights(self, name: str, part: str = "detector") -> str:
+        return f"model.{part}_weights={self.trainer.path(name)}"
+
+    def _rates(self) -> dict[str, float]:
+        """Each system's best of ``RATES``, by its lowest val/mse in a short training."""
+        learners = [one for one in SYSTEMS if not one.has_harmoniser_part]
+        short = f"train.epochs={self.plan.rate_epochs}"
+        runs = {
+            (one.name, rate): Run(
+                f"rate-{one.name}-{rate:g}", (*self._given(one, 0), f"optim.lr={rate}", short), may_diverge=True
+            )
+            for one in learners
+            for rate in RATES
+        }
+        values = self.trainer.train("learning rates", [*runs.values()])
+        found, tried = {}, {}
+        for one in learners:
+            tried[one.name] = {f"{rate:g}": values.get(runs[one.name, rate].name) for rate in RATES}
+            known = {rate: value for rate in RATES if (value := values.get(runs[one.name, rate].name)) is not None}
+            if not known:
+                raise UserError(f"{one.name} diverged at every learning rate of {', '.join(map(str, RATES))}")
+            found[one.name] = min(known, key=lambda rate: known[rate])
+        self.content |= {"rates": found, "rates_tried": tried}
+        self._save()
+        return found
+
+    def _sweep(self, rates: dict[str, float]) -> list[str]:
+        """The words of the best of ``gated``'s sweep. Without trials, those of the unswept one."""
+        if not self.plan.trials:
+            return [*GATED, f"optim.lr={rates['gated']}"]
+        space: Any = OmegaConf.load(SPACE)
+        space.trials = self.plan.trials
+        epochs = self.plan.sweep_epochs
+        space.scheduler = {"asha": {"max_epochs": epochs, "grace_epochs": max(1, epochs // 4), "reduction_factor": 3}}
+        file = self.out / "sweep.yaml"
+        OmegaConf.save(space, file)
+        words = [*self.common, self._weights(DETECTOR), f"run.root={self.out}", "run.name=sweep"]
+        folder = self.out / "sweep"
+        sweep(file, words, (folder / "sweep.json").exists(), self.say)
+        best = select.read_best(folder)
+        assert best is not None
+        trial = configuration.flatten(configuration.load(best["checkpoint"].parents[1] / rundir.CONFIG))
+        searched = [*space.base, *space.space]
+        return [f"{key}={trial[key]}" for key in dict.fromkeys(map(str, searched))]
+
+    def _train_all(self, what: str, recipes: Sequence[Recipe], seeds: range, rates: dict[str, float]) -> None:
+        runs = [Run(f"{one.name}-seed{seed}", self._words(one, seed, rates)) for seed in seeds for one in recipes]
+        self.trainer.train(what, runs)
+
+    def _words(self, recipe: Recipe, seed: int, rates: dict[str, float]) -> tuple[str, ...]:
+        words = (*self._given(recipe, seed), f"train.epochs={self.plan.epochs}", f"seed={seed}")
+        return (*words, f"optim.lr={rates[recipe.rate_of]}") if recipe.rate_of in rates else words
+
+    def _given(self, recipe: Recipe, seed: int) -> tuple[str, ...]:
+        """A recipe's words, with the checkpoints that it starts from."""
+        words = [*recipe.words, "train.best_metric=val/mse"]
+        if recipe.detector:
+            words.append(self._weights(recipe.detector))
+        if recipe.has_harmoniser_part:
+            words.append(self._weights(f"dih_m-seed{seed}", "harmoniser"))
+        return tuple(words)
+
+    def _calibrated(self, name: str, seed: int) -> Path:
+        out = self.out / "calibrated" / f"{CALIBRATED[name]}-seed{seed}"
+        if not out.exists():
+            calibrate(str(self.trainer.path(f"{name}-seed{seed}")), out, self.say)
+        return out
+
+    def _risk(self) -> None:
+        """risk.csv: for each threshold of the gates, how often they open and what that does, on both tests."""
+        rows = []
+        for test in data.TESTS:
+            pack = cached_pack(Source(self.out / "data" / test), self.plan.scale.size, self.say)
+            chosen = pack.rows("test")
+            for name in CALIBRATED:
+                for seed in range(self.plan.seeds):
+                    model = gated(select.resolve(self.trainer.path(f"{name}-seed{seed}")))
+                    device = own_device()
+                    found = scan(model.to(device), pack, chosen, THRESHOLDS, (1.0,), device)
+                    for place, threshold in enumerate(found.thresholds):
+                        mse = found.mse[place, 0]
+                        worse = float(np.mean(mse - found.identity_mse > WORSE1))
+                        means = (found.opened[place].mean(), worse, mse.mean(), found.identity_mse.mean())
+                        rows.append([test, name, seed, threshold, *(f"{value:.6f}" for value in means), len(chosen)])
+        with (self.out / "risk.csv").open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([RISK, *rows])
+
+
+def _plan_of(values: dict[str, Any]) -> Plan:
+    kept = {key: value for key, value in values.items() if key != "given"}
+    for key in ("cuts", "skipped"):
+        kept[key] = tuple(kept[key])
+    return Plan(**{**kept, "scale": Scale(**kept["scale"])})
+
+
+def _measured(scale: Scale, slots: int, images: dict[str, int]) -> Costs:
+    """Steps of all recipes at ``scale``, each in a process, as many side by side as will train so."""
+    recipes = {one.name: one for one in (*SYSTEMS, *CONTROLS, *ABLATIONS)}
+    distinct = [one.name for one in SYSTEMS if not one.has_harmoniser_part] + [*OWN_COST]
+    configs = [planning.config_of(recipes[name], scale) for name in distinct]
+    configs.append(planning.config_of(recipes["ptc_dih"], scale, "model.freeze=none"))  # as the detector learns
+    *found, detector = ordered_map(measured, configs, slots)
+    known = dict(zip(distinct, found, strict=True))
+    by_recipe = {
+        name: known.get(name) or known[EQUIVALENT.get(name, "gated")] for name in recipes if name != "two_stage"
+    }
+    return Costs(by_recipe, 2.5 * detector.step, slots, images)

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+import torch
+from packs import write_small_pack
+
+from nrh_dist import config
+from nrh_dist.engine import checkpoint
+from nrh_dist.engine.assemble import trained_model
+from nrh_dist.engine.dist import Place
+from nrh_dist.engine.run import run
+from nrh_dist.engine.scan import Scan
+from nrh_dist.errors import UserError
+from nrh_dist.workflows.calibrate import STRENGTHS, THRESHOLDS, calibrate, choose, described
+
+PHOTOS = 400
+
+
+def scanned(worse: dict[float, float]) -> Scan:
+    """400 photos of MSE 100. A threshold halves it for most, and doubles it for its share in ``worse``."""
+    strengths = (0.0, 1.0)
+    mse = np.full((len(worse), 2, PHOTOS), 100.0)
+    opened = np.zeros((len(worse), PHOTOS), bool)
+    for place, (threshold, share) in enumerate(worse.items()):
+        touched = int(PHOTOS * (1 - threshold))
+        mse[place, 1, :touched] = 50
+        mse[place, 1, : int(PHOTOS * share)] = 200
+        opened[place, :touched] = True
+    return Scan(tuple(worse), strengths, mse, np.full(PHOTOS, 100.0), opened)
+
+
+def test_the_best_of_those_that_rarely_do_harm():
+    found = scanned({0.0: 0.1, 0.4: 0.02, 0.8: 0.0})
+    chosen = choose(found, np.arange(PHOTOS), 0.05)
+    assert (chosen.threshold, chosen.strength, chosen.identity_mse) == (0.4, 1.0, 100.0)
+    assert chosen.mse == pytest.approx(found.mse[1, 1].mean()) and chosen.opened == pytest.approx(0.6)
+    assert chosen.worse1.value == pytest.approx(0.02) and chosen.worse1.bounds[1] <= 0.05
+    assert choose(found, np.arange(PHOTOS), 0.5).threshold == 0.0
+    assert "Gate threshold 0.4" in described(chosen, PHOTOS, 0.05)
+
+
+def test_the_upper_bound_counts_and_not_the_share():
+    """4.5 % of 400 photos may well be 6 %."""
+    assert choose(scanned({0.0: 0.045, 0.8: 0.0}), np.arange(PHOTOS), 0.05).threshold == 0.8
+
+
+def test_composites_of_one_photo_count_as_one():
+    found = scanned({0.0: 0.03, 0.8: 0.0})
+    assert choose(found, np.arange(PHOTOS), 0.05).threshold == 0.0
+    assert choose(found, np.arange(PHOTOS) // 12, 0.05).threshold == 0.8
+
+
+def test_where_all_does_harm_it_does_nothing():
+    chosen = choose(scanned({0.0: 0.5, 0.4: 0.3}), np.arange(PHOTOS), 0.05)
+    assert (chosen.strength, chosen.mse) == (0.0, 100.0)
+    assert "set to do nothing" in described(chosen, PHOTOS, 0.05)
+
+
+def test_few_photos_decide_nothing():
+    with pytest.raises(UserError, match="9 validation photos are too few"):
+        choose(scanned({0.0: 0.0}), np.arange(PHOTOS) % 9, 0.05)
+
+
+def trained(folder, pack, name, *words):
+    common = ["preset=tiny", "model.width=0.1", "train.epochs=1", "data.val_fraction=0.5", "track.wandb=disabled"]
+    common += [f"model.name={name}", f"data.pack={pack.root}", f"run.root={folder}", "run.name=one"]
+    one = config.load(None, [*common, *words])
+    config.run_dir(one).mkdir(parents=True)
+    run(one, pack.root, Place(), lambda _: None, lambda _: None)
+    return config.run_dir(one)
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    return write_small_pack(tmp_path_factory.mktemp("pack"), train=60)
+
+
+def test_what_was_chosen_is_written_with_the_weights(pack, tmp_path):
+    folder, said = trained(tmp_path, pack, "gated"), []
+    out = calibrate(str(folder), tmp_path / "calibrated", said.append)
+    model, meta = trained_model(out)
+    assert (model.gate_threshold, model.correction_strength) == tuple(
+        meta["model"][key] for key in ("gate_threshold", "correction_strength")
+    )
+    assert model.gate_threshold in THRESHOLDS and model.correction_strength in STRENGTHS
+    assert (
+        checkpoint.fault(out) is None and config.load(out / "config.yaml").model.gate_threshold == model.gate_threshold
+    )
+    text = (out / "README.md").read_text()
+    assert meta["calibration"] in text and meta["calibration"] in said
+    weights = checkpoint.read_weights(checkpoint.newest(folder).path)
+    assert all(torch.equal(value, weights[key]) for key, value in checkpoint.read_weights(out).items())
+    with pytest.raises(UserError, match="exists"):
+        calibrate(str(folder), tmp_path / "calibrated", said.append)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "expected"),
+    [("dih_nm", (), "a dih_nm"), ("gated", ("model.gate=false",), "gated without a gate")],
+)
+def test_what_has_no_gate_is_refused(pack, tmp_path, name, words, expected):
+    with pytest.raises(UserError, match=expected):
+        calibrate(str(trained(tmp_path, pack, name, *words)), tmp_path / "out", lambda _: None)
