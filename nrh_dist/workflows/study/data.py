@@ -76,7 +76,7 @@ def make(photos: Photos, folder: Path, composites: int, tested: int, say: Say) -
     held_out = {one.real for one in index(Source(folder / TRAIN)) if one.split == "val"}
     if len(held_out) < FEWEST_PHOTOS:
         raise UserError(
-            f"{len(held_out)} validation photos are too few to choose anything on: at least {FEWEST_PHOTOS} are needed; "
+            f"{len(held_out)} validation photos are too few to choose on, at least {FEWEST_PHOTOS} are needed: "
             "give more photos, or a larger --budget"
         )
     for name, channels in TESTS.items():
