@@ -16,6 +16,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"max_content_width": 120},
 )
 data = typer.Typer(help="Make, check and pack data.", rich_markup_mode=None)
 app.add_typer(data, name="data")

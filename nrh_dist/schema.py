@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 SIZES = (64, 128, 256)
 TRANSFORMS = ("exposure", "white_balance", "saturation", "contrast")
+MASKED_MODEL = "dih_m"  # the one that is given the object's mask
 DETECTOR_MODELS = ("ptc", "two_stage", "ptc_dih", "ptc_att_dih", "gated")
 FUSION_MODELS = {"ptc_att_dih": 512, "gated": 0}
 HARMONISER_PART_MODELS = ("two_stage", "ptc_dih", "gated")

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from choices import make_real_run
 
 from nrh_dist import config
 from nrh_dist.launch import space
@@ -98,3 +100,13 @@ def test_no_command_is_of_a_kind_that_nobody_checks():
 def test_links_and_pictures_exist():
     for target in re.findall(r"\]\(([^)]+)\)", README):
         assert target.startswith("https://github.com/") or (ROOT / target).exists(), target
+
+
+def test_the_python_of_the_readme_runs(tmp_path):
+    """With a run in the place of the exported model."""
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    (word,) = re.findall(r'nrh_dist\.load\("(.+?)"\)', block)
+    photo = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    known = {"photo": photo}
+    exec(block.replace(word, str(make_real_run(tmp_path, "run", "gated"))), known)
+    assert known["output"].shape == photo.shape and known["output"].dtype == photo.dtype

@@ -15,9 +15,10 @@ from nrh_dist.engine.gather import Found, gather
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.ranking import Candidate, Values
 from nrh_dist.errors import UserError
+from nrh_dist.schema import MASKED_MODEL
 
 SHOWN = 10
-SEES_THE_MASK, DETECTOR = "dih_m", "ptc"
+DETECTOR = "ptc"
 
 
 def best(folders: Sequence[Path], metrics: Sequence[str], pareto: bool, out: Path | None, say: Say) -> Candidate:
@@ -155,11 +156,11 @@ def _cautions(
     sign = ranking.sign(first)
     if nothing is not None and sign * nothing <= sign * best.value(first):
         said.append(f"doing nothing (identity) is as good or better: {first} {nothing:.6g}")
-    maskless = [one for one in ranked if one.model.get("name") != SEES_THE_MASK]
-    if maskless and best.model.get("name") == SEES_THE_MASK:
+    maskless = [one for one in ranked if one.model.get("name") != MASKED_MODEL]
+    if maskless and best.model.get("name") == MASKED_MODEL:
         other = maskless[0]
         where = other.path or other.run
-        said.append(f"{SEES_THE_MASK} is given the object's mask; the best without: {where}, {other.value(first):.6g}")
+        said.append(f"{MASKED_MODEL} is given the object's mask; the best without: {where}, {other.value(first):.6g}")
     for metric in metrics:
         data = {name for one in compared for name in one.values[metric]}
         if metric == cost.LATENCY:

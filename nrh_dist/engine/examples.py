@@ -7,8 +7,9 @@ import numpy as np
 
 from nrh_dist import failures
 from nrh_dist.engine.summary import Scores, mean
+from nrh_dist.schema import MASKED_MODEL
 
-IDENTITY, MASKED = "identity", "dih_m"
+IDENTITY = "identity"
 EACH = 2  # images of a group
 SEVERAL, MOST = "one photo, several composites", 3  # the group that is exempt from "no two composites of one photo"
 SPREAD = 6  # images where there is nothing but the inputs
@@ -39,7 +40,7 @@ class Example(NamedTuple):
 def judged(scores: Sequence[Scores]) -> Scores | None:
     """The run by which images are chosen: of lowest mean MSE without a mask, else of all; None of none."""
     runs = [one for one in scores if one.model != IDENTITY and mean(one.values["mse"]) is not None]
-    free = [one for one in runs if one.model != MASKED]
+    free = [one for one in runs if one.model != MASKED_MODEL]
     return min(free or runs, key=lambda one: mean(one.values["mse"]) or 0.0, default=None)
 
 
@@ -47,7 +48,7 @@ def rule(run: Scores | None) -> str:
     """How the images are chosen, in a sentence."""
     if run is None:
         return RULE_WITHOUT.format(count=SPREAD)
-    return RULE.format(run=run.run, without="" if run.model == MASKED else " among those that see no mask,")
+    return RULE.format(run=run.run, without="" if run.model == MASKED_MODEL else " among those that see no mask,")
 
 
 def spread(values: np.ndarray, names: Sequence[str], count: int) -> list[int]:

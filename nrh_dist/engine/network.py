@@ -12,6 +12,7 @@ import numpy as np
 
 from nrh_dist.errors import UserError
 from nrh_dist.photo.correction import Answer
+from nrh_dist.schema import MASKED_MODEL
 
 ONNX = ".onnx"
 ABOUT = "nrh_dist"  # key of an exported model's metadata
@@ -36,7 +37,7 @@ class Network:
     @property
     def needs_mask(self) -> bool:
         """Whether it has to be told where the object is."""
-        return self.name == "dih_m"
+        return self.name == MASKED_MODEL
 
     @property
     def detects(self) -> bool:

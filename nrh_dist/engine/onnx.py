@@ -23,6 +23,7 @@ from nrh_dist.engine.export import card_of, require_new
 from nrh_dist.engine.network import ABOUT, FIELD, IMAGE, MASK, PHOTO, SCHEMA, open_network
 from nrh_dist.engine.progress import Say
 from nrh_dist.errors import UserError
+from nrh_dist.schema import MASKED_MODEL
 
 OPSET = 18  # the first that knows antialiased reduction
 PHOTOS = 16
@@ -87,7 +88,7 @@ def _write(model: nn.Module, meta: dict[str, Any], card: str, out: Path) -> None
 
     size = meta["size"]
     inputs: dict[str, Tensor] = {PHOTO: torch.zeros(2, 3, size, size)}
-    if meta["model"]["name"] == "dih_m":
+    if meta["model"]["name"] == MASKED_MODEL:
         inputs[MASK] = torch.zeros(2, 1, size, size)
     parts = _Parts(model).eval()
     with torch.no_grad():

@@ -19,10 +19,11 @@ from nrh_dist.errors import UserError
 from nrh_dist.models import Prediction
 from nrh_dist.models.two_stage import TwoStage
 from nrh_dist.perceptual import Perceptual
+from nrh_dist.schema import MASKED_MODEL
 
 Predict = Callable[[Tensor, Tensor], Prediction]
 
-TWO_STAGE, MASKED = "two_stage", "dih_m"
+TWO_STAGE = "two_stage"
 TRUE_MASKS = "-true-masks"  # how the run of C_s ends; before it stands the run of C_p
 PASTED = "-pasted"  # how the run of a masked model ends whose background is the composite's
 
@@ -64,9 +65,9 @@ def entries(words: Sequence[str], paste: bool = False) -> list[Entry]:
         run = unique_run(select.run_of(path), found)
         found.append(Entry(run, meta["model"]["name"], path, meta["size"]))
         if meta["model"]["name"] == TWO_STAGE:
-            found.append(Entry(run + TRUE_MASKS, MASKED, path, meta["size"], true_masks=True))
-        elif meta["model"]["name"] == MASKED and paste:
-            found.append(Entry(run + PASTED, MASKED, path, meta["size"], pasted=True))
+            found.append(Entry(run + TRUE_MASKS, MASKED_MODEL, path, meta["size"], true_masks=True))
+        elif meta["model"]["name"] == MASKED_MODEL and paste:
+            found.append(Entry(run + PASTED, MASKED_MODEL, path, meta["size"], pasted=True))
     require_one_size(found)
     return found
 

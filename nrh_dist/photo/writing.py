@@ -116,11 +116,14 @@ def _turned(photo: Photo, image: Vips) -> Vips:
 
 def _stripped(photo: Photo, image: Vips) -> Vips:
     image = _turned(photo, image)
-    if photo.profile is not None:
-        kind = image.interpretation
-        image = image.icc_transform("srgb", embedded=True, intent=INTENT, depth=photo.depth)
-        image = image if COLOURS[kind] == 3 else image.colourspace(kind)
-    return image
+    if photo.profile is None:
+        return image
+    kind = image.interpretation
+    try:
+        made = image.icc_transform("srgb", embedded=True, intent=INTENT, depth=photo.depth)
+    except pyvips.Error:  # a damaged profile says nothing of the colours
+        return image
+    return made if COLOURS[kind] == 3 else made.colourspace(kind)
 
 
 def _encode(photo: Photo, image: Vips, out: Path) -> None:
@@ -140,9 +143,12 @@ def _jpeg(photo: Photo, image: Vips) -> dict[str, object]:
 
 
 def _quality(path: Path) -> int:
-    """What libjpeg would call the quality of a JPEG, by its table for luminance."""
-    with Image.open(path, formats=["JPEG"]) as image:
-        tables = image.quantization  # type: ignore[attr-defined]
+    """What libjpeg would call the quality of a JPEG, by its table for luminance; 0 where Pillow cannot tell."""
+    try:
+        with Image.open(path, formats=["JPEG"]) as image:
+            tables = image.quantization  # type: ignore[attr-defined]
+    except (OSError, SyntaxError):
+        return 0
     percent = 100 * sum(tables[min(tables)]) / QUALITY_50
     return round(100 - percent / 2 if percent <= 100 else 5000 / percent)
 

@@ -242,3 +242,42 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(ImageProblem, match=r"b\.png: cannot be written: .*No space left"):
         harmonised(path, tmp_path / "b.png")
     assert [one.name for one in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("format", ["png", "tiff", "webp"])
+def test_strip_keeps_alpha_and_makes_the_colours_srgb(tmp_path, format):
+    array = photo_files.picture(96, 64)
+    alpha = np.tile(np.arange(96, dtype=np.uint8), (64, 1))
+    profile = photo_files.profile("p3")
+    photo_files.write(tmp_path / "plain", format, array, icc=profile)
+    photo_files.write(tmp_path / "a", format, np.dstack([array, alpha]), icc=profile)
+    for name in ("plain", "a"):
+        writing.write(open_photo(tmp_path / name), lambda colours: colours * 0, tmp_path / f"{name}.out", strip=True)
+    with Image.open(tmp_path / "a.out") as image, Image.open(tmp_path / "plain.out") as plain:
+        assert image.mode == "RGBA" and "icc_profile" not in image.info
+        assert (np.asarray(image)[..., 3] == alpha).all()
+        assert abs(np.asarray(image)[..., :3].astype(int) - np.asarray(plain.convert("RGB"))).max() <= 1
+        assert abs(np.asarray(image)[..., :3].astype(int) - array).mean() > 1
+
+
+@pytest.mark.parametrize("format", photo_files.EXTENSIONS)
+def test_strip_passes_over_a_profile_that_is_none(tmp_path, format):
+    array = photo_files.picture(96, 64)
+    photo_files.write(tmp_path / "a", format, array, icc=b"this is no profile")
+    writing.write(open_photo(tmp_path / "a"), lambda colours: colours * 0, tmp_path / "b", strip=True)
+    with Image.open(tmp_path / "b") as image:
+        assert "icc_profile" not in image.info
+        assert abs(np.asarray(image.convert("RGB")).astype(int) - array).mean() <= (8 if format == "jpeg" else 0)
+
+
+def test_a_jpeg_whose_tables_pillow_cannot_tell_is_written_all_the_same(tmp_path, monkeypatch):
+    photo_files.write(tmp_path / "a", "jpeg", photo_files.picture(96, 64))
+    photo = open_photo(tmp_path / "a")
+
+    def broken(*_, **__):
+        raise SyntaxError("not a JPEG")
+
+    monkeypatch.setattr(writing.Image, "open", broken)
+    unchanged(photo, tmp_path / "b")
+    monkeypatch.undo()
+    assert (tmp_path / "b").stat().st_size > 0
