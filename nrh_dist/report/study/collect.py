@@ -24,11 +24,12 @@ LABELS = {
     "ptc_att_dih": "PTC-att-DIH",
     "ptc_dih": "PTC-DIH",
     "two_stage": "Two-stage",
-    "gated": "Gated, unswept",
-    "gated_calibrated": "Gated, unswept, calibrated",
-    "gated_swept": "Gated, swept",
-    "gated_swept_calibrated": "Gated, swept, calibrated",
+    "gated": "Gated (unswept)",
+    "gated_calibrated": "Gated (unswept, calibrated)",
+    "gated_swept": "Gated (swept)",
+    "gated_swept_calibrated": "Gated (swept, calibrated)",
 }
+DERIVED = {"dih_m-pasted": "the input's background pasted back"}
 MASKED = ("dih_m", "dih_m-pasted", "two_stage-true-masks")
 
 
@@ -92,7 +93,7 @@ class Study:
 
     def label(self, name: str) -> str:
         """What a system is called on the page."""
-        differs = self.about["recipes"].get(name, {}).get("differs", "")
+        differs = DERIVED.get(name) or self.about["recipes"].get(name, {}).get("differs", "")
         return LABELS.get(name) or (f"{name}: {differs}" if differs else name)
 
 

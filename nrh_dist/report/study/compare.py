@@ -103,12 +103,16 @@ def macro(test: Test, system: System) -> Estimate:
 
 
 def share_closed(test: Test, system: System) -> Estimate:
-    """How much of (min(MSE of identity, of DIH-NM) - MSE of DIH-M) is closed: 0 nothing, 1 as good as with the mask."""
+    """How much of (min(MSE of identity, of DIH-NM) - MSE of DIH-M) is closed: 0 nothing, 1 as good as with the mask.
+
+    NaN where DIH-M is not better than the better of the two: then there is no way to go.
+    """
     rows = [test.identity, test.systems["dih_nm"].mean_mse, test.systems["dih_m"].mean_mse, system.mean_mse]
 
     def closed(means: np.ndarray) -> np.ndarray:
         start = np.minimum(means[..., 0], means[..., 1])
-        return (start - means[..., 3]) / (start - means[..., 2])
+        way = start - means[..., 2]
+        return np.where(way > 0, start - means[..., 3], np.nan) / np.where(way > 0, way, 1)
 
     values = np.stack(rows, axis=1)
     drawn = closed(bootstrap.drawn_ratios(test.photos, values, np.ones(values.shape)))

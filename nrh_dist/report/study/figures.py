@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from nrh_dist.report import figures
 from nrh_dist.report.figures import COLOURS, OTHER_COLOUR, STYLE, save
@@ -18,6 +19,7 @@ from nrh_dist.report.study.compare import Difference
 
 WIDTH = 7.0
 TEST_COLOURS = {"test-lab": "#0072B2", "test-exp": "#D55E00"}
+PLAIN = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−"))
 VARIANTS = {"_calibrated": ":", "_swept": "--", "_swept_calibrated": "-."}  # of one model: the same colour, other lines
 
 
@@ -36,6 +38,9 @@ def draw_learning(study: Study, path: Path) -> None:
         axes.plot(epochs, values.mean(axis=0), label=study.label(name), **_line(name))
     axes.axhline(study.curves[0].identity_mse, color=COLOURS[IDENTITY], linewidth=0.9, label=study.label(IDENTITY))
     axes.set(yscale="log", xlabel="epoch", ylabel="MSE on validation composites")
+    for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        which(PLAIN)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=8, framealpha=1, edgecolor="none", loc="center left", bbox_to_anchor=(1.01, 0.5))
     save(figure, path)
 
@@ -43,29 +48,34 @@ def draw_learning(study: Study, path: Path) -> None:
 @matplotlib.rc_context(STYLE)
 def draw_sizes(study: Study, path: Path) -> None:
     """MSE - MSE of the input by size of the object, with intervals, a panel a test."""
-    figure, panels = _figure(len(study.tests), 3.6)
+    figure = Figure((WIDTH, 6.4), layout="constrained")
+    panels = figure.subplots(len(study.tests), 1)
     names = [name for name in study.main if name != IDENTITY]
     for axes, test in zip(panels, study.tests.values(), strict=True):
         groups = compare.size_groups(test)
         for number, name in enumerate(names):
-            changes = [
-                compare.mean(test, test.systems[name].mean_mse - test.identity, group.chosen) for group in groups
-            ]
-            places = np.arange(len(groups)) + 0.8 * (number / max(1, len(names) - 1) - 0.5)
+            own = test.systems[name].mean_mse - test.identity
+            changes = [compare.mean(test, own, group.chosen) for group in groups]
+            places = np.arange(len(groups)) + 0.7 * (number / max(1, len(names) - 1) - 0.5)
             values = np.array([change.value for change in changes])
             low, high = np.array([change.bounds for change in changes]).T
-            errors = np.nan_to_num(np.stack([values - low, high - values]))
-            marker = figures.MARKERS[number % len(figures.MARKERS)]
             axes.errorbar(
-                places, values, errors, fmt=marker, color=_colour(name), markersize=4, linewidth=0.9,
-                label=study.label(name), markerfacecolor="white" if "_" in name[5:] else _colour(name),
-            )  # fmt: skip
+                places,
+                values,
+                np.nan_to_num(np.stack([values - low, high - values])),
+                fmt=figures.MARKERS[number % len(figures.MARKERS)],
+                color=_colour(name),
+                markersize=4.5,
+                linewidth=0.9,
+                markerfacecolor="white" if name.endswith("_calibrated") else _colour(name),
+                label=study.label(name),
+            )
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set_yscale("symlog", linthresh=10)
-        labels = [f"{group.name}\n{group.photos} photos" for group in groups]
-        axes.set_xticks(range(len(groups)), labels, fontsize=8)
+        axes.yaxis.set_major_formatter(PLAIN)
+        axes.set_xticks(range(len(groups)), [f"{group.name}, {group.photos} photos" for group in groups], fontsize=9)
         axes.set_title(TESTS[test.name])
-    panels[0].set_ylabel("MSE − MSE of the input")
+        axes.set_ylabel("MSE − MSE of the input", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=3, frameon=False)
     save(figure, path)
@@ -110,8 +120,8 @@ def draw_differences(study: Study, found: dict[str, Sequence[Difference]], path:
         )
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(-np.arange(len(names)), [study.label(name) for name in names], fontsize=8)
-    axes.set(xlabel="MSE − MSE of gated, unswept (right of 0: the ingredient helps)")
-    axes.legend(fontsize=8, framealpha=1, edgecolor="none")
+    axes.set_xlabel("MSE − MSE of gated; right of 0, what was changed is better as it was", fontsize=9, loc="right")
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2, frameon=False)
     save(figure, path)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from nrh_dist.report import files, table_files
 from nrh_dist.report.shown import Table
-from nrh_dist.report.statistics import mean
 from nrh_dist.report.study import compare, figures, tables
 from nrh_dist.report.study.collect import IDENTITY, TESTS, Study, Test, read
 from nrh_dist.report.study.compare import LEVEL, Difference
@@ -14,6 +13,7 @@ from nrh_dist.report.study.compare import LEVEL, Difference
 PAGE = "README.md"
 BEST = "gated_swept_calibrated"
 MOST_WORSE = 0.05
+NO_WAY = "DIH-M itself is not better than both"
 PROTOCOL = (
     "MSE on the 0..255 scale, the prediction clamped and not rounded, all pixels and channels; PSNR with peak 255; per "
     "image, then the mean over seeds, then over images. Intervals: 95 %, bootstrap over photos."
@@ -88,18 +88,18 @@ def _goal_lines(study: Study, test: Test) -> list[str]:
     judged = [group for group in compare.size_groups(test) if group.is_judged]
     changes = {group.name: compare.mean(test, system.mean_mse - test.identity, group.chosen) for group in judged}
     missed = [name for name, change in changes.items() if not change.bounds[1] < 0]
-    psnr = mean(system.psnr.mean(axis=0)) - mean(test.systems[IDENTITY].psnr[0])
+    psnr = compare.mean(test, system.psnr.mean(axis=0) - test.systems[IDENTITY].psnr[0])
     worse = compare.worse1(test, system).scaled(100)
     closed = compare.share_closed(test, system)
     label = study.label(BEST)
     return [
         f"{label}, MSE below the input's in every judged bin of size (upper end of the interval below 0): "
         + _verdict(not missed, f"not in {', '.join(missed)}" if missed else f"in all {len(judged)}"),
-        f"{label}, PSNR above the input's: " + _verdict(psnr > 0, f"{psnr:+.3f} dB".replace("-", "−")),
+        f"{label}, PSNR above the input's: " + _verdict(psnr.bounds[0] > 0, f"{tables.shown(psnr, 3)} dB"),
         f"{label}, made worse by > 1 in at most {100 * MOST_WORSE:g} % (upper bound): "
         + _verdict(worse.bounds[1] <= 100 * MOST_WORSE, f"{tables.shown(worse, 1)} %"),
         f"{label}, at least half of the way from the better of input and DIH-NM to DIH-M: "
-        + _verdict(closed.value >= 0.5, f"{tables.shown(closed)} of it"),
+        + _verdict(closed.value >= 0.5, f"{tables.shown(closed)} of it" if closed.value == closed.value else NO_WAY),
     ]
 
 
@@ -188,7 +188,7 @@ def _method(study: Study) -> list[str]:
     rates = ", ".join(f"{study.label(name)} {rate:g}" for name, rate in about["rates"].items())
     swept = next(run for run in about["runs"] if run["system"] == "gated_swept")
     commands = [
-        f"nrh train {shlex.join(words)}"
+        f"nrh train {shlex.join([*about['common'], *words])}"
         for system in study.main
         if (words := next((run["words"] for run in about["runs"] if run["system"] == system), None))
     ]

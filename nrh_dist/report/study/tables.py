@@ -46,25 +46,25 @@ def of_means(study: Study, test: Test) -> Table:
 
 
 def of_groups(study: Study, test: Test, name: str, groups: Sequence[Group], what: str) -> Table:
-    """MSE, and its difference to doing nothing with its interval, by group."""
+    """MSE, and its difference to doing nothing with its interval: a row a group and system."""
     columns = [
-        Column(f"{group.name}_{key}", title, f"{group.name} ({int(group.chosen.sum())}; {group.photos} photos)")
-        for group in groups
-        for key, title in (("mse", "MSE"), ("difference", "− input"), ("low", "95 % from"), ("high", "to"))
+        Column("mse", "MSE"),
+        Column("difference", "mean", "MSE − MSE of the input"),
+        Column("low", "95 % from", "MSE − MSE of the input"),
+        Column("high", "to", "MSE − MSE of the input"),
     ]
     rows = []
-    for system in study.main:
-        values: list[float] = []
-        for group in groups:
+    for group in groups:
+        shown_as = f"{group.name}: {int(group.chosen.sum())} composites, {group.photos} photos"
+        for system in study.main if group.photos else ():
             own = test.systems[system].mean_mse
-            values.append(mean(own[group.chosen]) if group.chosen.any() else float("nan"))
             change = compare.mean(test, own - test.identity, group.chosen)
-            values += [float("nan")] * 3 if system == IDENTITY else [change.value, *change.bounds]
-        rows.append(Row(study.label(system), values, model=system))
+            known = [float("nan")] * 3 if system == IDENTITY else [change.value, *change.bounds]
+            rows.append(Row(study.label(system), [mean(own[group.chosen]), *known], group=shown_as, model=system))
     unjudged = [group.name for group in groups if not group.is_judged]
-    notes = (
-        [f"Fewer than {compare.FEWEST_JUDGED} photos, shown and not judged: {', '.join(unjudged)}."] if unjudged else []
-    )
+    notes = []
+    if unjudged:
+        notes.append(f"Fewer than {compare.FEWEST_JUDGED} photos, shown and not judged: {', '.join(unjudged)}.")
     return Table(f"{name}-{test.name}", f"{TESTS[test.name]}: MSE by {what}", columns, rows, notes)
 
 

@@ -133,6 +133,7 @@ class Study:
             "track.wandb=disabled",
         ]
         self.common = [*common, *self.words]
+        self.content["common"] = self.common
         self.trainer = Trainer(self.out, self.common, self.say)
 
     def train(self) -> None:
