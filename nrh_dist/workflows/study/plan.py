@@ -131,21 +131,22 @@ def estimate(plan: Plan, costs: Costs) -> float:
     return total / costs.slots + OVERHEAD
 
 
-def fit(plan: Plan, by_scale: Mapping[Scale, Costs], seconds: float) -> Plan:
+def fit(plan: Plan, by_scale: Mapping[Scale, Costs], seconds: float, epochs: int | None = None) -> Plan:
     """``plan`` at the largest scale, with the fewest cuts and then the most epochs, that fits into ``seconds``.
 
-    Completeness comes before resolution. Where not even the least plan fits, it is made of fewer epochs.
+    Completeness comes before resolution. Where not even the least plan fits, it is made of fewer epochs; ``epochs``,
+    if given, are neither less nor more.
     """
     scales = sorted(by_scale, key=lambda one: (one.size, one.width), reverse=True)
     for level in range(len(CUTS) + 1):
         changes = {key: value for _, change in CUTS[:level] for key, value in change.items()}
         cuts = _named(level)
         for scale in scales:
-            least = replace(plan, scale=scale, epochs=LEAST_EPOCHS, **changes)
+            least = replace(plan, scale=scale, epochs=epochs or LEAST_EPOCHS, **changes)
             if estimate(least, by_scale[scale]) <= seconds:
-                return _filled(replace(least, cuts=cuts), by_scale[scale], seconds)
+                return _filled(replace(least, cuts=cuts), by_scale[scale], seconds, epochs)
     least = replace(plan, scale=scales[-1], cuts=_named(len(CUTS)), **changes)
-    return _filled(least, by_scale[scales[-1]], seconds)
+    return _filled(least, by_scale[scales[-1]], seconds, epochs)
 
 
 def _named(level: int) -> tuple[str, ...]:
@@ -157,9 +158,11 @@ def _named(level: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(said.values()))
 
 
-def _filled(plan: Plan, costs: Costs, seconds: float) -> Plan:
+def _filled(plan: Plan, costs: Costs, seconds: float, epochs: int | None) -> Plan:
     """``plan`` with the most epochs that fit, at least one, and the cuts that follow from the scale told."""
-    epochs = next((n for n in range(MOST_EPOCHS, 1, -1) if estimate(replace(plan, epochs=n), costs) <= seconds), 1)
+    epochs = epochs or next(
+        (n for n in range(MOST_EPOCHS, 1, -1) if estimate(replace(plan, epochs=n), costs) <= seconds), 1
+    )
     full, cuts = SCALES[-1], list(plan.cuts)
     if plan.scale != full:
         cuts.insert(0, f"{plan.scale.size} px and width {plan.scale.width:g} instead of {full.size} px and width 1")
@@ -169,8 +172,15 @@ def _filled(plan: Plan, costs: Costs, seconds: float) -> Plan:
     return replace(chosen, seconds=estimate(chosen, costs))
 
 
-def by_scale(measure: Callable[[Scale], Costs], plan: Plan, seconds: float, say: Say) -> dict[Scale, Costs]:
-    """Measured costs, from the smallest scale up, as long as the next one may fit by its number of operations."""
+def by_scale(
+    measure: Callable[[Scale], Costs], plan: Plan, seconds: float, say: Say, only: Scale | None = None
+) -> dict[Scale, Costs]:
+    """Measured costs, from the smallest scale up, as long as the next one may fit by its number of operations.
+
+    ``only``: of this scale, whether it fits or not.
+    """
+    if only:
+        return {only: measure(only)}
     found: dict[Scale, Costs] = {}
     last: Costs | None = None
     for before, scale in zip((None, *SCALES), SCALES, strict=False):
@@ -184,6 +194,15 @@ def by_scale(measure: Callable[[Scale], Costs], plan: Plan, seconds: float, say:
         least = estimate(replace(plan, scale=scale), last)
         say(f"{scale.size} px, width {scale.width:g}: the whole study would take {duration(least)}")
     return found
+
+
+def pinned(words: Sequence[str]) -> tuple[int | None, Scale | None]:
+    """Epochs and scale, as far as ``words`` say them: then the plan has no choice. ``UserError`` for a bad word."""
+    given = {word.partition("=")[0] for word in words}
+    config = configuration.load(None, ["model.name=dih_m", *words])
+    epochs = config.train.epochs if "train.epochs" in given else None
+    scale = Scale(config.data.size, config.model.width) if {"data.size", "model.width"} & given else None
+    return epochs, scale
 
 
 def config_of(recipe: Recipe, scale: Scale, *more: str) -> Config:

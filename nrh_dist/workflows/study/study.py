@@ -64,7 +64,8 @@ def study(
 ) -> Path:
     """Make the whole study below ``out`` and return the report's page.
 
-    ``budget``: minutes; None: the paper's scale, whatever it takes. ``words``: configuration for all trainings.
+    ``budget``: minutes; None: the paper's scale, whatever it takes. ``words``: configuration for all trainings; epochs,
+    size and width among them are not for the plan to choose.
     ``wanted``: a plan, instead of one that is made from measured steps. ``UserError``: ``out`` holds another study.
     """
     with locked(out):
@@ -104,7 +105,8 @@ class Study:
         else:
             self.content = {"schema": SCHEMA, "asked": asked, "command": provenance.command(), **provenance.code()}
             self.content |= {"began": provenance.now(), "budget_minutes": budget, "out": self.out.name}
-        plan = wanted or Plan()
+        epochs, scale = planning.pinned(self.words)
+        plan = wanted or Plan(scale=scale or planning.SCALES[-1], epochs=epochs or planning.MOST_EPOCHS)
         if budget is not None and not wanted:
             plan = replace(plan, composites=min(plan.composites, int(GENERATED * 60 * budget / 5)))
         if "plan" in self.content:
@@ -194,7 +196,8 @@ class Study:
         def measure(scale: Scale) -> Costs:
             return _measured(scale, count, images)
 
-        return planning.fit(plan, planning.by_scale(measure, plan, seconds, self.say), seconds)
+        epochs, scale = planning.pinned(self.words)
+        return planning.fit(plan, planning.by_scale(measure, plan, seconds, self.say, scale), seconds, epochs)
 
     def _detectors(self) -> None:
         """Both stages of each detector, on the photos to train from; its own validation photos are those of all."""

@@ -4,7 +4,7 @@ import pytest
 
 from nrh_dist.workflows.plan import Cost
 from nrh_dist.workflows.study import plan as planning
-from nrh_dist.workflows.study.plan import LEAST_EPOCHS, MOST_EPOCHS, SCALES, Costs, Plan, by_scale, estimate, fit
+from nrh_dist.workflows.study.plan import LEAST_EPOCHS, MOST_EPOCHS, SCALES, Costs, Plan, Scale, by_scale, estimate, fit
 from nrh_dist.workflows.study.recipes import ABLATIONS, CONTROLS, GATED, RATES, SYSTEMS
 
 IMAGES = {"train": 20_000, "val": 2_000, "objects": 5_000, "test": 3_000}
@@ -87,3 +87,13 @@ def test_every_recipe_is_a_configuration_that_differs_in_what_it_says():
     for one in ABLATIONS:
         assert configs[one.name] != gated or one.detector != SYSTEMS[-1].detector
     assert len(GATED) == 4 and len(RATES) == 3
+
+
+def test_what_the_words_say_is_not_for_the_plan_to_choose():
+    assert planning.pinned(["optim.eps=1e-7"]) == (None, None)
+    assert planning.pinned(["train.epochs=3", "data.size=128", "model.width=0.5"]) == (3, Scale(128, 0.5))
+    only = Scale(128, 0.5)
+    assert [*by_scale(lambda scale: BY_SCALE[scale], Plan(), 1, lambda _: None, only)] == [only]
+    plan = fit(Plan(), {only: BY_SCALE[only]}, 3600 * 8, epochs=3)
+    assert (plan.epochs, plan.scale) == (3, only) and "3 epochs instead of 50" in plan.cuts
+    assert len(plan.cuts) < len(fit(Plan(), {only: BY_SCALE[only]}, 3600, epochs=3).cuts)
