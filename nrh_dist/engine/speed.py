@@ -25,7 +25,7 @@ REASON = 160  # letters of an error of the compiler that are shown
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
 KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}
 GIVING_BACK = {MMAP_MAX: 65_536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}
-COMPILED = "compiled"  # in the cache
+COMPILED, COMPILER_CACHE = "compiled", "TORCHINDUCTOR_CACHE_DIR"  # our place in the cache, and who is told of it
 IMAGES_PER_SAMPLE = {"thresholds": 3}  # by stage; one elsewhere
 
 
@@ -169,8 +169,7 @@ class _Compiled(nn.Module):
         for part in self.eager.modules():
             if isinstance(part, SynchronisedBatchNorm2d):  # talks to other ranks
                 part.forward = torch.compiler.disable(part.forward)  # type: ignore[method-assign]
-        # Kept beside the packs: trials of a sweep compile the same, and the compiler's own place does not last.
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / COMPILED))
+        _keep_compiled_code()
         fast = torch.compile(self.eager.forward, dynamic=False, options=options)
         # A machine without a compiler is found before the ranks depend on each other inside the model.
         reason = _failure(lambda: _compile_a_little(self.place.device)) if self.place.world > 1 else None
@@ -204,6 +203,17 @@ class _Compiled(nn.Module):
         value = torch.tensor(float(holds), device=self.place.device)
         dist.all_reduce(value, dist.ReduceOp.MIN)
         return bool(value.item())
+
+
+def _keep_compiled_code() -> None:
+    """Beside the packs: trials of a sweep compile the same, and the compiler's own place does not last.
+
+    Whatever touches the compiler first, as an optimiser may, makes it name its own place.
+    """
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    if os.environ.get(COMPILER_CACHE, default_cache_dir()) == default_cache_dir():
+        os.environ[COMPILER_CACHE] = str(cache_dir() / COMPILED)
 
 
 def _failure(attempt: Callable[[], None]) -> str | None:

@@ -23,6 +23,7 @@ from nrh_dist.engine.progress import Say, duration
 from nrh_dist.errors import UserError
 
 STOP_SECONDS = 60.0  # for a training to save and end
+DIVERGED = "try a lower optim.lr"  # in what a training says whose loss or gradient is not finite
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,11 @@ class Trainer:
         started = time.monotonic()
         try:
             with log.open("ab") as file:
-                command = [sys.executable, "-m", "nrh_dist.engine.run", *words]
-                child = subprocess.Popen(command, env=os.environ | own, stdout=file, stderr=file)
+                command = [sys.executable, "-m", "nrh_dist.workflows.study.child", *words]
+                # Ctrl-C is for the study, which then asks its trainings to save and end.
+                child = subprocess.Popen(
+                    command, env=os.environ | own, stdin=subprocess.DEVNULL, stdout=file, stderr=file, process_group=0
+                )
                 with self._known(child):
                     code = child.wait()
         finally:
@@ -109,7 +113,7 @@ class Trainer:
             self.say(f"  {run.name}: {best['metric']} {best['value']:.4g}, {took}")
             return
         last = (log.read_text(errors="replace").strip().splitlines() or ["nothing"])[-1]
-        if code == 1 and run.may_diverge and "not finite" in last:
+        if code == 1 and run.may_diverge and DIVERGED in last:
             (self.path(run.name) / "diverged").write_text(f"{last}\n")
             self.say(f"  {run.name}: {last}")
             return

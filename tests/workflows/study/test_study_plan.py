@@ -94,6 +94,6 @@ def test_what_the_words_say_is_not_for_the_plan_to_choose():
     assert planning.pinned(["train.epochs=3", "data.size=128", "model.width=0.5"]) == (3, Scale(128, 0.5))
     only = Scale(128, 0.5)
     assert [*by_scale(lambda scale: BY_SCALE[scale], Plan(), 1, lambda _: None, only)] == [only]
-    plan = fit(Plan(), {only: BY_SCALE[only]}, 3600 * 8, epochs=3)
+    plan = fit(Plan(), {only: BY_SCALE[only]}, 3600 * 100, epochs=3)
     assert (plan.epochs, plan.scale) == (3, only) and "3 epochs instead of 50" in plan.cuts
     assert len(plan.cuts) < len(fit(Plan(), {only: BY_SCALE[only]}, 3600, epochs=3).cuts)
