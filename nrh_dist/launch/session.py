@@ -33,11 +33,13 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
 }
 # Of a Ray of one's own: who comes without its token is refused, nobody announces the end of this machine to it, nobody
-# asks it for the history of tasks, and where its head is gone, it will not come back.
+# asks it for the history of tasks or for metrics, and where its head is gone, it will not come back.
 _LOCAL = {
     "RAY_AUTH_MODE": "token",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_task_events_report_interval_ms": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "0",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
 }
 

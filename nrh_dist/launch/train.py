@@ -26,6 +26,9 @@ from nrh_dist.schema import Config
 # With scale.min_workers. Ray's own are a minute each; a machine that has just died counts as room for 20 s.
 RESIZE_SECONDS = 60.0  # between two looks whether there is room for more workers: each that finds some costs a restart
 ROOM_SECONDS = 20.0  # that a start waits for room which was said to be there, before it looks again
+# Ray's shards of Ray Data, which nothing here is of; and, on a Ray of one's own, its clean-up after a controller that
+# died, which ``session.free_orphans`` does.
+IDLE_HELPERS = ("DatasetsCallback", "PlacementGroupCleanerCallback")
 
 
 def train(config: Config, say: Say) -> Path:
@@ -126,6 +129,11 @@ def _trainer(
     class Trainer(TorchTrainer):
         def _register_sigint_handler(self, controller: Any) -> None:
             """Ray's would end the workers as they stand; ``session.stopping`` lets them save."""
+
+        def _create_default_callbacks(self) -> list[Any]:
+            """Without those that start a process for nothing: each takes a per cent of a core all the time."""
+            idle = IDLE_HELPERS if session.is_local() else IDLE_HELPERS[:1]
+            return [one for one in super()._create_default_callbacks() if type(one).__name__ not in idle]
 
     session.free_orphans()
     workers, cpus = config.scale.workers, cpus_per_worker(config, gpus)

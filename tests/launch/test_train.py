@@ -10,7 +10,7 @@ from packs import write_small_pack
 from nrh_dist import config
 from nrh_dist.engine import checkpoint, select
 from nrh_dist.errors import UserError
-from nrh_dist.launch.train import train
+from nrh_dist.launch.train import IDLE_HELPERS, train
 
 COMMON = ("preset=tiny", "model.name=dih_nm", "model.width=0.1", "data.val_fraction=0.3", "train.batch_size=4")
 
@@ -39,6 +39,13 @@ def test_two_ddp_workers_on_ray_train(ray_session, tmp_path, pack):
     again = []
     train(configured(tmp_path, pack, "train.epochs=2", "scale.workers=1"), again.append)
     assert "is finished" in again[-1] and rows_of(folder) == rows
+
+
+def test_what_is_left_out_of_ray_train_is_there_to_be_left_out(ray_session):
+    """A new version of Ray may call it otherwise."""
+    from ray.train.torch import TorchTrainer
+
+    assert set(IDLE_HELPERS) <= {type(one).__name__ for one in TorchTrainer(print)._create_default_callbacks()}
 
 
 def test_an_unnamed_run_on_relative_paths(ray_session, tmp_path, pack, monkeypatch):
