@@ -13,6 +13,7 @@ from math import sqrt
 from pathlib import Path
 
 from nrh_dist.data.coco import Instances
+from nrh_dist.data.samples import is_held_out
 
 USES = 8  # how often one object may be changed: else a rare category would repeat its few objects
 MIN_AREA_FRACTION = 0.01
@@ -84,6 +85,16 @@ def eligible(instances: Instances, images: Path) -> tuple[list[Instance], Counte
                 )
             )
     return objects, left_out
+
+
+def of_split(objects: list[Instance], split: str, val_fraction: float, seed: int) -> list[Instance]:
+    """Those whose photo belongs to the split: train, or val, which has ``val_fraction`` of the photos; test has all.
+
+    References, too, are then of its own photos.
+    """
+    if split == "test" or not val_fraction:
+        return objects
+    return [one for one in objects if is_held_out(f"coco:{one.photo_id}", val_fraction, seed) == (split == "val")]
 
 
 def candidate_pairs(objects: Sequence[Instance]) -> int:

@@ -19,8 +19,7 @@ from pathlib import Path
 
 from nrh_dist.data import coco, coco_exp
 from nrh_dist.data.coco_exp import Channels, Format, Method, Outcome, Settings, Split
-from nrh_dist.data.pairs import Instance, Pair, candidate_pairs, eligible, plan
-from nrh_dist.data.samples import is_held_out
+from nrh_dist.data.pairs import Instance, Pair, candidate_pairs, eligible, of_split, plan
 from nrh_dist.engine.lock import locked
 from nrh_dist.engine.progress import Progress, Say
 from nrh_dist.errors import UserError
@@ -61,7 +60,7 @@ def generate(
     settings = Settings(seed, method, channels, format, split, val_fraction)
     _check_share(split, val_fraction)
     objects, left_out = eligible(coco.load(annotations), images)
-    objects = _of_split(objects, settings)
+    objects = of_split(objects, split, val_fraction, seed)
     _check_photos(objects, images)
     pairs = candidate_pairs(objects)
     say(f"{len(objects)} objects ({_counts(left_out)} left out), {pairs} candidate pairs")
@@ -123,15 +122,6 @@ def _check_share(split: Split, val_fraction: float) -> None:
         raise UserError("split=val is made of a share of the photos: give val_fraction, to train and val alike")
     if split == "test" and val_fraction:
         raise UserError(f"val_fraction={val_fraction} is for the train and val splits: test takes all photos")
-
-
-def _of_split(objects: list[Instance], settings: Settings) -> list[Instance]:
-    """Those whose photo belongs to the split: references, too, are then of its own photos."""
-    share = settings.val_fraction
-    if not share:
-        return objects
-    is_val = settings.split == "val"
-    return [one for one in objects if is_held_out(f"coco:{one.photo_id}", share, settings.seed) == is_val]
 
 
 def _require(workers: int, say: Say) -> None:

@@ -133,7 +133,8 @@ def _trainer(
         def _create_default_callbacks(self) -> list[Any]:
             """Without those that start a process for nothing: each takes a per cent of a core all the time."""
             idle = IDLE_HELPERS if session.is_local() else IDLE_HELPERS[:1]
-            return [one for one in super()._create_default_callbacks() if type(one).__name__ not in idle]
+            made = super()._create_default_callbacks()  # type: ignore[misc]
+            return [one for one in made if type(one).__name__ not in idle]
 
     session.free_orphans()
     workers, cpus = config.scale.workers, cpus_per_worker(config, gpus)

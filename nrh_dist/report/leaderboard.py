@@ -210,11 +210,10 @@ def _cost(result: Published) -> str:
 
 
 def _studies(folder: Path) -> list[str]:
-    """A line a study: its title, linked, and its first paragraph."""
+    """A line a study, a page of its own or one in a folder of its own: its title, linked, and its first paragraph."""
     lines = []
-    for path in sorted(folder.glob("*.md")):
-        if path.name == PAGE:
-            continue
+    pages = [path for path in folder.glob("*.md") if path.name != PAGE]
+    for path in sorted([*pages, *folder.glob(f"*/{PAGE}")]):
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
@@ -226,7 +225,7 @@ def _studies(folder: Path) -> list[str]:
             raise UserError(f"{path} must begin with a heading, as in '# Title': its first line is its place in {PAGE}")
         text = next((block for block in blocks[1:] if block[0].isalnum() or block[0] in "*`[(“"), "")
         first = re.sub(":$", ".", " ".join(text.split()))
-        lines.append(f"* [{heading.removeprefix('# ')}]({path.name}): {first}")
+        lines.append(f"* [{heading.removeprefix('# ')}]({path.relative_to(folder)}): {first}")
     return lines
 
 

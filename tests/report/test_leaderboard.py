@@ -204,8 +204,11 @@ def test_studies_are_listed_by_their_first_paragraph(folder: Path) -> None:
         "# Second `b`\n\n![a picture](b.png)\n\n```sh\nnrh demo\n```\n\nWhat was\nfound:\n\nMore.\n"
     )
     (folder / "a.md").write_text("# First\n\n**Nothing** was found.\n")
+    (folder / "aa").mkdir()
+    (folder / "aa" / "README.md").write_text("# In a folder\n\nIts own.\n")
     lines = leaderboard.render(folder).split("## Studies\n\n")[1].splitlines()
-    assert lines == ["* [First](a.md): **Nothing** was found.", "* [Second `b`](b.md): What was found."]
+    first, second = "* [First](a.md): **Nothing** was found.", "* [Second `b`](b.md): What was found."
+    assert lines == [first, "* [In a folder](aa/README.md): Its own.", second]
     (folder / "c.md").write_text("no heading\n")
     with pytest.raises(UserError, match=r"c\.md must begin with a heading"):
         leaderboard.render(folder)

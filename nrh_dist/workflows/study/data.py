@@ -22,8 +22,8 @@ from nrh_dist.data import coco, iharmony4
 from nrh_dist.data.coco_exp import Channels, Split
 from nrh_dist.data.coco_merge import merge
 from nrh_dist.data.layouts import Source, index
-from nrh_dist.data.pairs import candidate_pairs, eligible
-from nrh_dist.data.samples import Sample, is_held_out
+from nrh_dist.data.pairs import candidate_pairs, eligible, of_split
+from nrh_dist.data.samples import Sample
 from nrh_dist.data.synthetic import write_sample
 from nrh_dist.engine.files import write_text
 from nrh_dist.engine.progress import Say
@@ -114,10 +114,7 @@ def _coco(root: Path, images: str, annotations: str) -> tuple[Path, Path]:
 
 def _pairs(images: Path, annotations: Path, split: Split) -> int:
     objects, _ = eligible(coco.load(annotations), images)
-    if split != "test":
-        wanted = split == "val"
-        objects = [one for one in objects if is_held_out(f"coco:{one.photo_id}", VAL_FRACTION, SEED) == wanted]
-    return candidate_pairs(objects)
+    return candidate_pairs(of_split(objects, split, VAL_FRACTION, SEED))
 
 
 def _write_controls(folder: Path, say: Say) -> dict[str, int]:

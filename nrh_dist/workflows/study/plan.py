@@ -9,16 +9,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nrh_dist import config as configuration
+from nrh_dist.data.processes import ordered_map
 from nrh_dist.engine.cost import GFLOP, costs
 from nrh_dist.engine.progress import Say, duration
 from nrh_dist.schema import Config
-from nrh_dist.workflows.plan import Cost
+from nrh_dist.workflows.plan import Cost, measured
 from nrh_dist.workflows.study.recipes import ABLATIONS, CONTROLS, RATES, SYSTEMS, Recipe
 
 MOST_EPOCHS, LEAST_EPOCHS = 50, 10  # the paper's; fewer than the least, and something else is cut first
 RATE_SHARE = 5  # a trial of a learning rate is this part of a training
 DETECTOR_EPOCHS = 20  # of each stage, at most
 BATCH = 32
+OWN_COST = ("gated-unfrozen", "gated-pixels", "gated-fused")  # ablations whose steps cost something else than gated's
+DETECTOR_STEP = 2.5  # steps of a ptc_dih whose encoder learns: two or three pictures instead of one, and no harmoniser
 START = 12.0  # seconds for a training's process on two cores
 OVERHEAD = 240.0  # seconds for data, Ray, evaluations and the report
 
@@ -166,6 +169,8 @@ def _filled(plan: Plan, costs: Costs, seconds: float, epochs: int | None) -> Pla
     full, cuts = SCALES[-1], list(plan.cuts)
     if plan.scale != full:
         cuts.insert(0, f"{plan.scale.size} px and width {plan.scale.width:g} instead of {full.size} px and width 1")
+    if plan.composites < Plan().composites:
+        cuts.insert(0, f"{plan.composites:,} composites instead of {Plan().composites:,}")
     if epochs < MOST_EPOCHS:
         cuts.insert(0, f"{epochs} epochs instead of {MOST_EPOCHS}")
     chosen = replace(plan, epochs=epochs, cuts=tuple(cuts))
@@ -203,6 +208,18 @@ def pinned(words: Sequence[str]) -> tuple[int | None, Scale | None]:
     epochs = config.train.epochs if "train.epochs" in given else None
     scale = Scale(config.data.size, config.model.width) if {"data.size", "model.width"} & given else None
     return epochs, scale
+
+
+def measure(scale: Scale, slots: int, images: Mapping[str, int]) -> Costs:
+    """Steps of all recipes at ``scale``, each in a process, as many side by side as will train so."""
+    recipes = {one.name: one for one in (*SYSTEMS, *CONTROLS, *ABLATIONS) if not one.has_harmoniser_part}
+    distinct = [one.name for one in SYSTEMS if not one.has_harmoniser_part] + [*OWN_COST]
+    configs = [config_of(recipes[name], scale) for name in distinct]
+    configs.append(config_of(recipes["ptc_dih"], scale, "model.freeze=none"))  # as the detector learns
+    *found, detector = ordered_map(measured, configs, slots)
+    known = dict(zip(distinct, found, strict=True))
+    by_recipe = {name: known.get(name) or known[recipes[name].rate_of] for name in recipes}
+    return Costs(by_recipe, DETECTOR_STEP * detector.step, slots, images)
 
 
 def config_of(recipe: Recipe, scale: Scale, *more: str) -> Config:

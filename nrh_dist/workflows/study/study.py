@@ -7,7 +7,7 @@
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from omegaconf import OmegaConf
 from nrh_dist import config as configuration
 from nrh_dist.data.layouts import Source, index
 from nrh_dist.data.pack import cached_pack, write_pack
-from nrh_dist.data.processes import ordered_map
 from nrh_dist.engine import provenance, rundir, select
 from nrh_dist.engine.dist import own_device
 from nrh_dist.engine.files import write_json
@@ -29,7 +28,6 @@ from nrh_dist.launch.evaluate import Options, evaluate
 from nrh_dist.report.statistics import WORSE1
 from nrh_dist.report.study.page import write as write_report
 from nrh_dist.workflows.calibrate import THRESHOLDS, calibrate, gated
-from nrh_dist.workflows.plan import measured
 from nrh_dist.workflows.study import data
 from nrh_dist.workflows.study import plan as planning
 from nrh_dist.workflows.study.data import Photos
@@ -45,17 +43,14 @@ from nrh_dist.workflows.study.recipes import (
     SYSTEMS,
     Recipe,
 )
-from nrh_dist.workflows.study.runs import Run, Trainer
+from nrh_dist.workflows.study.runs import Run, Trainer, slots
 from nrh_dist.workflows.sweep import sweep
 
 SCHEMA = 1
 SPACE = Path(__file__).parents[3] / "search_spaces" / "study.yaml"
-STEPS_KEPT = "train.keep_checkpoints=1"
 CALIBRATED = {"gated": "gated_calibrated", SWEPT: "gated_swept_calibrated"}
 TESTED = 1500  # composites of each test, at most
-GENERATED = 35.0  # composites a second, at least: what a short budget can make
-EQUIVALENT = {"dih_nm-residual": "dih_nm", "ptc_dih-random": "ptc_dih", "ptc_dih-supervised": "ptc_dih"}
-OWN_COST = ("gated-unfrozen", "gated-pixels", "gated-fused")  # ablations whose steps cost something else than gated's
+GENERATED, GENERATING = 35.0, 0.2  # composites a second, at least, and the part of a budget that they may take
 RISK = ("set", "model", "seed", "threshold", "opened", "worse1", "mse", "identity_mse", "images")
 
 
@@ -78,14 +73,6 @@ def study(
     return page
 
 
-@dataclass
-class _Known:
-    """What ``study.json`` holds beside the plan."""
-
-    rates: dict[str, float]
-    swept: dict[str, Any]
-
-
 class Study:
     """One study and its folder."""
 
@@ -96,52 +83,49 @@ class Study:
         self.plan = Plan()
 
     def prepare(self, budget: float | None, wanted: Plan | None) -> None:
-        """Data, plan and packs. The plan of an earlier call stays."""
-        asked = {"photos": data.facts(self.photos), "words": list(self.words)}
-        if self.file.exists():
-            self.content = json.loads(self.file.read_text())
-            if self.content.get("schema") != SCHEMA or self.content["asked"] != asked:
-                raise UserError(f"{self.out} holds another study ({self.content.get('asked')}): choose another --out")
-        else:
-            self.content = {"schema": SCHEMA, "asked": asked, "command": provenance.command(), **provenance.code()}
-            self.content |= {"began": provenance.now(), "budget_minutes": budget, "out": self.out.name}
-        epochs, scale = planning.pinned(self.words)
-        plan = wanted or Plan(scale=scale or planning.SCALES[-1], epochs=epochs or planning.MOST_EPOCHS)
-        if budget is not None and not wanted:
-            plan = replace(plan, composites=min(plan.composites, int(GENERATED * 60 * budget / 5)))
-        if "plan" in self.content:
-            plan = _plan_of(self.content["plan"])
+        """Data, plan and pack. What an earlier call planned stays."""
+        self.content = self._begun(budget)
+        is_planned = "plan" in self.content
+        plan = _plan_of(self.content["plan"]) if is_planned else wanted or self._whole(budget)
         tested = min(TESTED, plan.composites)
         self.content["data"] = data.make(self.photos, self.out / "data", plan.composites, tested, self.say)
-        if "plan" not in self.content:
-            if budget is not None and not wanted:
-                plan = self._planned(plan, 60 * budget)
-            self.content["plan"] = {**asdict(plan), "given": wanted is not None}
-            self._save()
+        if not is_planned and budget is not None and not wanted:
+            plan = self._planned(plan, 60 * budget)
         self.plan = plan
-        self.say(
-            f"plan: {plan.scale.size} px, width {plan.scale.width:g}, {plan.epochs} epochs, {plan.seeds} seeds"
-            + (f"; cut: {'; '.join(plan.cuts)}" if plan.cuts else "")
-        )
-        samples = index(Source(self.out / "data" / data.TRAIN))
-        self.pack = write_pack(
-            samples, self.out / "packs" / f"train-{plan.scale.size}", plan.scale.size, None, self.say
-        ).root
-        common = [
-            *plan.scale.words,
-            f"data.pack={self.pack}",
-            "data.val_fraction=0",
-            STEPS_KEPT,
-            "track.wandb=disabled",
-        ]
-        self.common = [*common, *self.words]
-        self.content["common"] = self.common
+        text = f"plan: {plan.scale.size} px, width {plan.scale.width:g}, {plan.epochs} epochs, {plan.seeds} seeds"
+        self.say(text + (f"; cut: {'; '.join(plan.cuts)}" if plan.cuts else ""))
+        samples, folder = index(Source(self.out / "data" / data.TRAIN)), self.out / "packs" / f"train-{plan.scale.size}"
+        pack = write_pack(samples, folder, plan.scale.size, None, self.say).root
+        own = ("data.val_fraction=0", "train.keep_checkpoints=1", "track.wandb=disabled")
+        self.common = [*plan.scale.words, f"data.pack={pack}", *own, *self.words]
         self.trainer = Trainer(self.out, self.common, self.say)
+        self.content |= {"plan": asdict(plan), "common": self.common}
+        self._save()
+
+    def _begun(self, budget: float | None) -> dict[str, Any]:
+        """``study.json`` as it was left, or what stands in it first. ``UserError`` where it is of another study."""
+        asked = {"photos": data.facts(self.photos), "words": list(self.words)}
+        if not self.file.exists():
+            begun = {"schema": SCHEMA, "asked": asked, "command": provenance.command(), **provenance.code()}
+            return begun | {"began": provenance.now(), "budget_minutes": budget, "out": self.out.name}
+        content: dict[str, Any] = json.loads(self.file.read_text())
+        if content.get("schema") != SCHEMA or content["asked"] != asked:
+            raise UserError(f"{self.out} holds another study ({content.get('asked')}): choose another --out")
+        return content
+
+    def _whole(self, budget: float | None) -> Plan:
+        """The plan before anything is cut, but for the composites that a short budget has no time to make."""
+        epochs, scale = planning.pinned(self.words)
+        plan = Plan(scale=scale or planning.SCALES[-1], epochs=epochs or planning.MOST_EPOCHS)
+        if budget is None:
+            return plan
+        return replace(plan, composites=min(plan.composites, int(GENERATED * 60 * budget * GENERATING)))
 
     def train(self) -> None:
         """Detectors, learning rates, the sweep, and then everything that is compared, seed by seed."""
-        self._detectors()
-        rates = self._rates()
+        tried = self._rate_runs()
+        self._detectors([run for one, _, run in tried if not one.detector])
+        rates = self._rates(tried)
         best = self._sweep(rates)
         swept = Recipe(SWEPT, tuple(best), "", DETECTOR)
         systems = [*(one for one in SYSTEMS if not one.has_harmoniser_part), swept]
@@ -191,16 +175,18 @@ class Study:
             "objects": len({one.mask for one in train}),
             "test": sum(count for name, count in self.content["data"]["composites"].items() if name.startswith("test")),
         }
-        count = Trainer(self.out, (), self.say).count
 
         def measure(scale: Scale) -> Costs:
-            return _measured(scale, count, images)
+            return planning.measure(scale, len(slots()), images)
 
         epochs, scale = planning.pinned(self.words)
         return planning.fit(plan, planning.by_scale(measure, plan, seconds, self.say, scale), seconds, epochs)
 
-    def _detectors(self) -> None:
-        """Both stages of each detector, on the photos to train from; its own validation photos are those of all."""
+    def _detectors(self, beside: Sequence[Run]) -> None:
+        """Both stages of each detector, on the photos to train from; its own validation photos are those of all.
+
+        Trainings ``beside`` it, which need none, fill the other devices.
+        """
         epochs = f"train.epochs={self.plan.detector_epochs}"
         wanted = {DETECTOR: "[exposure]"}
         if any(one.detector == ALL_TRANSFORMS for one in self.plan.ablations):
@@ -208,7 +194,7 @@ class Study:
         common = ("model.name=ptc", epochs, "optim.lr=0.001")
         stages = {name: (*common, f"data.transforms={transforms}") for name, transforms in wanted.items()}
         first = [Run(f"{name}-equivariance", (*words, "stage=equivariance")) for name, words in stages.items()]
-        self.trainer.train("detector, equivariance", first)
+        self.trainer.train("detector, equivariance", [*first, *beside])
         second = [
             Run(name, (*words, "stage=thresholds", "loss.object_share=0.5", self._weights(f"{name}-equivariance")))
             for name, words in stages.items()
@@ -218,28 +204,30 @@ class Study:
     def _weights(self, name: str, part: str = "detector") -> str:
         return f"model.{part}_weights={self.trainer.path(name)}"
 
-    def _rates(self) -> dict[str, float]:
-        """Each system's best of ``RATES``, by its lowest val/mse in a short training."""
-        learners = [one for one in SYSTEMS if not one.has_harmoniser_part]
+    def _rate_runs(self) -> list[tuple[Recipe, float, Run]]:
+        """A short training of each system that learns, at each of ``RATES``."""
         short = f"train.epochs={self.plan.rate_epochs}"
-        runs = {
-            (one.name, rate): Run(
-                f"rate-{one.name}-{rate:g}", (*self._given(one, 0), f"optim.lr={rate}", short), may_diverge=True
-            )
-            for one in learners
+        return [
+            (one, rate, Run(f"rate-{one.name}-{rate:g}", (*self._given(one, 0), f"optim.lr={rate}", short), True))
+            for one in SYSTEMS
+            if not one.has_harmoniser_part
             for rate in RATES
-        }
-        values = self.trainer.train("learning rates", [*runs.values()])
-        found, tried = {}, {}
-        for one in learners:
-            tried[one.name] = {f"{rate:g}": values.get(runs[one.name, rate].name) for rate in RATES}
-            known = {rate: value for rate in RATES if (value := values.get(runs[one.name, rate].name)) is not None}
-            if not known:
-                raise UserError(f"{one.name} diverged at every learning rate of {', '.join(map(str, RATES))}")
-            found[one.name] = min(known, key=lambda rate: known[rate])
-        self.content |= {"rates": found, "rates_tried": tried}
+        ]
+
+    def _rates(self, tried: Sequence[tuple[Recipe, float, Run]]) -> dict[str, float]:
+        """Each system's rate with the lowest val/mse. ``UserError`` where one has none."""
+        values = self.trainer.train("learning rates", [run for _, _, run in tried])
+        found: dict[str, dict[float, float]] = {one.name: {} for one, _, _ in tried}
+        for one, rate, run in tried:
+            if run.name in values:
+                found[one.name][rate] = values[run.name]
+        if never := [name for name, known in found.items() if not known]:
+            raise UserError(f"{never[0]} diverged at every learning rate of {', '.join(map(str, RATES))}")
+        rates = {name: min(known, key=lambda rate: known[rate]) for name, known in found.items()}
+        shown = {name: {f"{rate:g}": known.get(rate) for rate in RATES} for name, known in found.items()}
+        self.content |= {"rates": rates, "rates_tried": shown}
         self._save()
-        return found
+        return rates
 
     def _sweep(self, rates: dict[str, float]) -> list[str]:
         """The words of the best of ``gated``'s sweep. Without trials, those of the unswept one."""
@@ -304,21 +292,5 @@ class Study:
 
 
 def _plan_of(values: dict[str, Any]) -> Plan:
-    kept = {key: value for key, value in values.items() if key != "given"}
-    for key in ("cuts", "skipped"):
-        kept[key] = tuple(kept[key])
-    return Plan(**{**kept, "scale": Scale(**kept["scale"])})
-
-
-def _measured(scale: Scale, slots: int, images: dict[str, int]) -> Costs:
-    """Steps of all recipes at ``scale``, each in a process, as many side by side as will train so."""
-    recipes = {one.name: one for one in (*SYSTEMS, *CONTROLS, *ABLATIONS)}
-    distinct = [one.name for one in SYSTEMS if not one.has_harmoniser_part] + [*OWN_COST]
-    configs = [planning.config_of(recipes[name], scale) for name in distinct]
-    configs.append(planning.config_of(recipes["ptc_dih"], scale, "model.freeze=none"))  # as the detector learns
-    *found, detector = ordered_map(measured, configs, slots)
-    known = dict(zip(distinct, found, strict=True))
-    by_recipe = {
-        name: known.get(name) or known[EQUIVALENT.get(name, "gated")] for name in recipes if name != "two_stage"
-    }
-    return Costs(by_recipe, 2.5 * detector.step, slots, images)
+    lists = {key: tuple(values[key]) for key in ("cuts", "skipped")}
+    return Plan(**{**values, **lists, "scale": Scale(**values["scale"])})

@@ -26,7 +26,7 @@ def made(seeds=3, **shifts):
         noise = random.normal(0, 2, (seeds, IMAGES)) + by_photo
         systems[name] = system(name, identity + shift + noise)
     category = np.where(np.arange(IMAGES) % 4 == 0, "person", np.where(np.arange(IMAGES) % 2 == 0, "dog", "cup"))
-    area = 0.001 + 0.6 * (np.arange(IMAGES) * 7 % IMAGES) / IMAGES
+    area = 0.001 + 0.6 * (np.arange(IMAGES) * 127 % IMAGES) / IMAGES
     return Test("test-lab", 64, photos, area, category, np.full(IMAGES, "COCOExp"), identity, systems)
 
 

@@ -1,0 +1,133 @@
+"""The page of a study, from files as a study writes them."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from nrh_dist.errors import UserError
+from nrh_dist.report.study.collect import read
+from nrh_dist.report.study.page import write
+
+PHOTOS, EACH, SEEDS = 40, 3, 2
+LEFT = {  # of the input's error, by system
+    "dih_m": 0.5,
+    "dih_m-pasted": 0.45,
+    "dih_nm": 1.3,
+    "ptc_att_dih": 1.2,
+    "ptc_dih": 1.1,
+    "two_stage": 1.4,
+    "two_stage-true-masks": 0.5,
+    "gated": 0.8,
+    "gated_calibrated": 0.95,
+    "gated_swept": 0.7,
+    "gated_swept_calibrated": 0.75,
+    "dih_nm-residual": 1.05,
+    "gated-fused": 0.8,
+}
+COLUMNS = (
+    *("dataset", "model", "run", "name", "mse", "psnr", "fmse", "lpips", "area_fraction", "identity_mse"),
+    *("identity_psnr", "category", "group"),
+)
+
+
+def run_of(system, seed):
+    """As the pool calls it: what is derived of a run stands behind its name."""
+    for derived in ("-pasted", "-true-masks"):
+        if system.endswith(derived):
+            return f"{system.removesuffix(derived)}-seed{seed}{derived}"
+    return f"{system}-seed{seed}"
+
+
+def write_evaluation(folder, datasets, random):
+    folder.mkdir(parents=True)
+    rows = []
+    for dataset in datasets:
+        identity = random.lognormal(4, 1, PHOTOS * EACH)
+        runs = {"identity": np.ones(len(identity))}
+        for system, left in LEFT.items():
+            for seed in range(1 if system == "gated-fused" else SEEDS):
+                runs[run_of(system, seed)] = left * random.lognormal(0, 0.1, len(identity))
+        for run, factor in runs.items():
+            model = "identity" if run == "identity" else run.split("-")[0].removesuffix("_calibrated")
+            for number, mse in enumerate(identity * factor):
+                name, category = f"c{number // EACH}_{number}_1", ("person", "dog", "cup")[number % 3]
+                area = (number * 7 % 60) / 100
+                cells = [mse, 40 - mse / 50, 5 * mse, "", area, identity[number], 40 - identity[number] / 50]
+                rows.append([dataset, model, run, name, *cells, category, f"coco:{number // EACH}"])
+    with (folder / "per_image.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+    counts = dict.fromkeys(datasets, PHOTOS * EACH)
+    summary = {"schema": 1, "size": 64, "protocol": {}, "datasets": counts, "data": "d", "split": "test", "models": []}
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("study")
+    random = np.random.default_rng(0)
+    for name, datasets in (("test-lab", ["COCOExp"]), ("test-exp", ["COCOExp"]), ("controls", ["NoOp", "Untouched"])):
+        write_evaluation(out / "evaluations" / name, datasets, random)
+    runs = []
+    for system in (system for system in LEFT if "calibrated" not in system and "-pasted" not in system):
+        for seed in range(SEEDS):
+            run = f"{system}-seed{seed}"
+            runs.append({"run": run, "system": system, "seed": seed, "words": [f"model.name={system}"]})
+            (out / "runs" / run).mkdir(parents=True)
+            lines = [{"val/mse": 300 / epoch, "val/identity_mse": 200, "time_s": 60 * epoch} for epoch in (1, 2, 3)]
+            (out / "runs" / run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    plan = {"scale": {"size": 64, "width": 0.25}, "epochs": 3, "seeds": SEEDS, "trials": 6, "cuts": ["3 epochs of 50"]}
+    data = {"photos": "real photos", "sources": ["coco"], "val_fraction": 0.1, "composites": {"train/train": 20_000}}
+    about = {"schema": 1, "command": "nrh study", "version": "0.1.0", "commit": "abc", "began": "b", "ended": "e"}
+    about |= {"plan": plan, "data": data, "runs": runs, "common": ["preset=tiny"], "out": "study"}
+    about |= {"rates": {"dih_m": 0.001}, "rates_tried": {"dih_m": {"0.001": 3.0}}}
+    about["recipes"] = {"gated-fused": {"differs": "latent fusion"}, "dih_nm-residual": {"differs": "a difference"}}
+    (out / "study.json").write_text(json.dumps(about))
+    risk = [["set", "model", "seed", "threshold", "opened", "worse1", "mse", "identity_mse", "images"]]
+    for test in ("test-lab", "test-exp"):
+        for model in ("gated", "gated_swept"):
+            risk += [[test, model, seed, t, 1 - t, 0.3 * (1 - t), 90, 100, 120] for seed in range(2) for t in (0, 0.5)]
+    with (out / "risk.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(risk)
+    return out
+
+
+def test_the_page_says_what_was_found(folder, tmp_path):
+    text = write(folder, tmp_path / "report").read_text()
+    assert "is confirmed: 6 of 6 pairs hold" in text
+    assert "Better than doing nothing in MSE: DIH-M, Gated (unswept)" in text
+    assert "worse: DIH-NM, PTC-att-DIH, PTC-DIH, Two-stage" in text
+    assert "at most 5 % (upper bound): **not reached**" in text, "noise makes some images worse"
+    assert "at least half of the way from the better of input and DIH-NM to DIH-M: reached (0.5" in text
+    assert "Cut to fit the budget: 3 epochs of 50." in text
+    assert "nrh train preset=tiny model.name=ptc_dih" in text
+    for target in ("sizes.png", "risk.png", "ablations.png", "learning.png", "by_seed.csv", "learning.csv"):
+        assert f"({target})" in text and (tmp_path / "report" / target).stat().st_size
+
+
+def test_every_number_is_there_by_model_and_seed(folder, tmp_path):
+    write(folder, tmp_path)
+    with (tmp_path / "by_seed.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["set"] == "test-lab" and row["group"] == "all"]
+    assert {(row["model"], row["seed"]) for row in rows} >= {("identity", ""), ("ptc_dih", "0"), ("ptc_dih", "1")}
+    test = read(folder).tests["test-lab"]
+    found = {(row["model"], row["seed"]): float(row["mse"]) for row in rows}
+    assert found["ptc_dih", "1"] == pytest.approx(test.systems["ptc_dih"].mse[1].mean(), abs=1e-5)
+    assert found["identity", ""] == pytest.approx(test.identity.mean(), abs=1e-5)
+
+
+def test_what_is_derived_of_a_run_is_a_system_of_its_own(folder):
+    systems = read(folder).tests["test-lab"].systems
+    assert systems["dih_m-pasted"].seeds == systems["two_stage-true-masks"].seeds == (0, 1)
+    assert {*systems} == {"identity", *LEFT}
+
+
+def test_an_unfinished_study_is_none(folder, tmp_path):
+    with pytest.raises(UserError, match="no study"):
+        read(tmp_path)
+    about = json.loads((folder / "study.json").read_text())
+    del about["ended"]
+    (tmp_path / "study.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match="was not finished"):
+        read(tmp_path)
