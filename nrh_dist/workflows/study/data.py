@@ -51,6 +51,15 @@ class Photos:
     more: tuple[Path, ...] = ()
 
 
+def require(photos: Photos) -> None:
+    """``UserError`` where a folder is not what it should be, before anything is made."""
+    if photos.coco:
+        for images in ("train2017", "val2017"):
+            _coco(photos.coco, images, f"instances_{images}.json")
+    for more in photos.more:
+        _coco(more, "images", "instances.json")
+
+
 def make(photos: Photos, folder: Path, composites: int, tested: int, say: Say) -> dict[str, Any]:
     """Write all data below ``folder``, or what is missing of them; returns counts and settings for the report.
 

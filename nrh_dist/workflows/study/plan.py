@@ -85,6 +85,7 @@ class Plan:
         return min(DETECTOR_EPOCHS, self.epochs)
 
 
+NO_ABLATIONS = "no ablations"
 # What goes first when time is short; each keeps the cuts before it.
 CUTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("ablations with one seed instead of three", {"ablation_seeds": 1}),
@@ -92,7 +93,7 @@ CUTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("no ablation with an encoder that learns", {"skipped": ("gated-unfrozen",)}),
     ("a sweep of 12 trials instead of 24", {"trials": 12}),
     ("a sweep of 6 trials instead of 24", {"trials": 6}),
-    ("no ablations", {"ablation_seeds": 0}),
+    (NO_ABLATIONS, {"ablation_seeds": 0}),
     ("no controls that need a training", {"control_seeds": 0}),
 )
 
@@ -109,9 +110,7 @@ class Costs:
 
 def estimate(plan: Plan, costs: Costs) -> float:
     """The seconds that ``plan`` should take."""
-    share = plan.composites / max(1, costs.images["train"])
-    train = _batches(min(costs.images["train"], plan.composites))
-    val = _batches(costs.images["val"] * min(1.0, share))
+    train, val = _batches(costs.images["train"]), _batches(costs.images["val"])
 
     def runs(recipes: Sequence[Recipe], epochs: int, seeds: int) -> float:
         one = (costs.by_recipe[recipe.name] for recipe in recipes)
@@ -158,6 +157,8 @@ def _named(level: int) -> tuple[str, ...]:
     for text, change in CUTS[:level]:
         for key in change:
             said[key] = text
+    if said.get("ablation_seeds") == NO_ABLATIONS:
+        del said["skipped"]
     return tuple(dict.fromkeys(said.values()))
 
 
@@ -231,5 +232,5 @@ def _operations(scale: Scale) -> float:
     return sum(costs(config_of(recipe, scale))[GFLOP] for recipe in SYSTEMS)
 
 
-def _batches(images: float) -> int:
+def _batches(images: int) -> int:
     return math.ceil(images / BATCH)

@@ -63,6 +63,8 @@ def study(
     size and width among them are not for the plan to choose.
     ``wanted``: a plan, instead of one that is made from measured steps. ``UserError``: ``out`` holds another study.
     """
+    planning.pinned(words)
+    data.require(photos)
     with locked(out):
         made = Study(out, photos, words, say)
         made.prepare(budget, wanted)

@@ -1,11 +1,15 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from nrh_dist.errors import UserError
 from nrh_dist.workflows.plan import Cost
 from nrh_dist.workflows.study import plan as planning
+from nrh_dist.workflows.study.data import Photos
 from nrh_dist.workflows.study.plan import LEAST_EPOCHS, MOST_EPOCHS, SCALES, Costs, Plan, Scale, by_scale, estimate, fit
 from nrh_dist.workflows.study.recipes import ABLATIONS, CONTROLS, GATED, RATES, SYSTEMS
+from nrh_dist.workflows.study.study import study
 
 IMAGES = {"train": 20_000, "val": 2_000, "objects": 5_000, "test": 3_000}
 
@@ -32,10 +36,8 @@ def test_a_plan_fits_its_budget_as_long_as_anything_does(hours):
 
 def test_more_time_never_gives_less():
     plans = [fit(Plan(), BY_SCALE, 3600.0 * 2**power) for power in range(-3, 13)]
-    levels = [
-        len([cut for cut in plan.cuts if "instead" not in cut or "seed" in cut or "trials" in cut]) for plan in plans
-    ]
-    assert levels == sorted(levels, reverse=True)
+    trainings = [len(one.ablations) * one.ablation_seeds + one.control_seeds + one.trials for one in plans]
+    assert trainings == sorted(trainings) and trainings[0] < trainings[-1]
     assert plans[-1] == replace(Plan(), seconds=plans[-1].seconds) and not plans[-1].cuts
 
 
@@ -97,3 +99,18 @@ def test_what_the_words_say_is_not_for_the_plan_to_choose():
     plan = fit(Plan(), {only: BY_SCALE[only]}, 3600 * 100, epochs=3)
     assert (plan.epochs, plan.scale) == (3, only) and "3 epochs instead of 50" in plan.cuts
     assert len(plan.cuts) < len(fit(Plan(), {only: BY_SCALE[only]}, 3600, epochs=3).cuts)
+
+
+@pytest.mark.parametrize(
+    ("photos", "words", "expected"),
+    [
+        (Photos(Path("nowhere")), [], "nowhere must hold train2017/"),
+        (Photos(None, (Path("nowhere"),)), [], "nowhere must hold images/"),
+        (Photos(), ["train.epochs=0"], "at least 1"),
+        (Photos(), ["optim.rate=1"], "optim"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_made(tmp_path, photos, words, expected):
+    with pytest.raises(UserError, match=expected):
+        study(tmp_path / "out", photos, 10, words, print)
+    assert not (tmp_path / "out").exists()
