@@ -70,7 +70,7 @@ def test_report_of_a_sound_root_names_its_leaks(tmp_path: Path) -> None:
     lines: list[str] = []
     assert report(Source(root), lines.append) is True
     assert lines == [
-        "HCOCO: 1 photos or scenes are in both train and test (data.drop_leaked=true leaves them out)",
+        "HCOCO: 1 photos or scenes are in both train and test or val (data.drop_leaked=true leaves them out)",
         f"6 samples listed in {root}: 0 problems",
     ]
 

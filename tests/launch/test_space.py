@@ -179,4 +179,7 @@ def test_the_spaces_that_come_along(path):
     assert one.trials >= 4
     searched = set(one.keys)
     everything = {"model.fusion_width", "model.freeze", "optim.lr"}
-    assert searched == (everything if path.stem != "ptc_dih" else everything - {"model.fusion_width"})
+    if path.stem == "study":  # of the ingredients of gated, its encoder frozen
+        assert searched > everything - {"model.freeze"}
+    else:
+        assert searched == (everything if path.stem != "ptc_dih" else everything - {"model.fusion_width"})

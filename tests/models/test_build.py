@@ -21,7 +21,7 @@ def test_harmonisers_keep_the_size_of_the_image(options, name, size):
     if prediction.mask is not None:
         assert prediction.mask.shape == mask.shape
         assert 0 <= prediction.mask.min() <= prediction.mask.max() <= 1
-    assert (prediction.mask_logits is not None) == (name == "gated")
+    assert (prediction.mask_logits is not None) == (name in ("gated", "ptc_dih"))
     if prediction.mask_logits is not None:
         assert prediction.mask_logits.shape == (1, 1, size * 7 // 8, size * 7 // 8)
 

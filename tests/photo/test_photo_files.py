@@ -267,7 +267,7 @@ def test_strip_passes_over_a_profile_that_is_none(tmp_path, format):
     writing.write(open_photo(tmp_path / "a"), lambda colours: colours * 0, tmp_path / "b", strip=True)
     with Image.open(tmp_path / "b") as image:
         assert "icc_profile" not in image.info
-        assert abs(np.asarray(image.convert("RGB")).astype(int) - array).mean() <= (8 if format == "jpeg" else 0)
+        assert abs(np.asarray(image.convert("RGB")).astype(int) - array).mean() <= (12 if format == "jpeg" else 0)
 
 
 def test_a_jpeg_whose_tables_pillow_cannot_tell_is_written_all_the_same(tmp_path, monkeypatch):

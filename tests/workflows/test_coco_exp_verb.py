@@ -206,7 +206,7 @@ def test_an_output_that_cannot_be_written(coco, capsys, out):
         *("", "name,size\na,1\n", "composite,split\nc1.jpg,test\n", "\0\xff"),
         *(
             ",".join(COLUMNS) + "\n" + row
-            for row in ("a.jpg,test\n", "a.jpg,val" + ",1" * 13, "a.jpg,test" + ",1" * 14)
+            for row in ("a.jpg,test\n", "a.jpg,dev" + ",1" * 13, "a.jpg,test" + ",1" * 14)
         ),
     ],
 )
@@ -243,7 +243,8 @@ def test_two_runs_at_once(coco, capsys):
         ({"method": "magic"}, "'magic'"),
         ({"channels": "rgb"}, "'rgb'"),
         ({"format": "gif"}, "'gif'"),
-        ({"split": "val"}, "'val'"),
+        ({"split": "dev"}, "'dev'"),
+        ({"split": "val"}, "give val_fraction"),
         ({"annotations": "none.json"}, "none.json"),
         ({"images": "nowhere"}, "2 of 2 photos are missing"),
     ],

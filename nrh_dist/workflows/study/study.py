@@ -25,6 +25,7 @@ from nrh_dist.engine.progress import Say
 from nrh_dist.engine.scan import scan
 from nrh_dist.errors import UserError
 from nrh_dist.launch.evaluate import Options, evaluate
+from nrh_dist.launch.space import FIXED
 from nrh_dist.report.statistics import WORSE1
 from nrh_dist.report.study.page import write as write_report
 from nrh_dist.workflows.calibrate import THRESHOLDS, calibrate, gated
@@ -241,7 +242,8 @@ class Study:
         space.scheduler = {"asha": {"max_epochs": epochs, "grace_epochs": max(1, epochs // 4), "reduction_factor": 3}}
         file = self.out / "sweep.yaml"
         OmegaConf.save(space, file)
-        words = [*self.common, self._weights(DETECTOR), f"run.root={self.out}", "run.name=sweep"]
+        kept = [word for word in self.common if word.partition("=")[0] not in FIXED]  # a sweep has its own
+        words = [*kept, self._weights(DETECTOR), f"run.root={self.out}", "run.name=sweep"]
         folder = self.out / "sweep"
         sweep(file, words, (folder / "sweep.json").exists(), self.say)
         best = select.read_best(folder)

@@ -17,11 +17,13 @@ TINY = Plan(
     scale=Scale(64, 0.1), epochs=2, seeds=2, control_seeds=1, ablation_seeds=1, trials=2, composites=300, cuts=("all",)
 )
 
+WORDS = ["train.batch_size=16", "train.epochs=2"]
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("study") / "out"
-    study(out, Photos(), None, ["train.batch_size=16"], print, TINY)
+    study(out, Photos(), None, WORDS, print, TINY)
     return out
 
 
@@ -61,7 +63,7 @@ def test_the_same_call_goes_on_and_another_study_is_refused(made):
     for lost in ("evaluations/controls", "runs/gated-seed1", "calibrated/gated_calibrated-seed1", "report"):
         shutil.rmtree(made / lost)
     said = []
-    study(made, Photos(), None, ["train.batch_size=16"], said.append, TINY)
+    study(made, Photos(), None, WORDS, said.append, TINY)
     assert (made / "report" / "README.md").exists()
     assert [line for line in said if "trainings" in line] == ["systems: 1 of 12 trainings, 2 at once"]
     again = json.loads((made / "study.json").read_text())
