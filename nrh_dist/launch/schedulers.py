@@ -169,6 +169,8 @@ def searcher(searched: Space, seed: int, tried: dict[int, Assignment]) -> Any:
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # that it made a study is none of the user's business
+
     indices = [*tried, *(index for index in range(searched.trials) if index not in tried)]
 
     class NumberedSearch(OptunaSearch):

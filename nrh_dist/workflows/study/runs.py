@@ -117,7 +117,8 @@ class Trainer:
             (self.path(run.name) / "diverged").write_text(f"{last}\n")
             self.say(f"  {run.name}: {last}")
             return
-        raise UserError(f"{run.name} failed and said: {last}; all its lines are in {log}; the same command goes on")
+        how = "failed" if code == 1 else f"ended with exit code {code}"  # a signal, or its own watchdog
+        raise UserError(f"{run.name} {how} and said: {last}; all its lines are in {log}; the same command goes on")
 
     @contextmanager
     def _known(self, child: "subprocess.Popen[bytes]") -> Iterator[None]:

@@ -86,7 +86,7 @@ def test_an_end_lets_trainings_save(pack, tmp_path):
 
     killer = threading.Thread(target=fail_later)
     killer.start()
-    with pytest.raises(UserError, match="bad failed"):
+    with pytest.raises(UserError, match="bad ended with exit code -9"):
         one.train("both", [Run("long", (LONG,)), Run("bad", (LONG, "seed=1"))])
     killer.join()
     assert not alive("long")
