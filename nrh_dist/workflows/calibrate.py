@@ -14,7 +14,7 @@ from nrh_dist.data.pack import Pack, open_pack
 from nrh_dist.engine import checkpoint, select
 from nrh_dist.engine.assemble import trained_model
 from nrh_dist.engine.dist import own_device
-from nrh_dist.engine.export import Calibration, export
+from nrh_dist.engine.export import Calibration, export, require_new
 from nrh_dist.engine.progress import Progress, Say
 from nrh_dist.engine.run import find_pack, split_rows
 from nrh_dist.engine.scan import Scan, scan
@@ -48,6 +48,7 @@ def calibrate(word: str, out: Path, say: Say, data: str = "", most: float = MOST
     """
     if not 0 < most < 1:
         raise UserError(f"--most-worse {most}: must be a share of the images, above 0 and below 1")
+    require_new(out)
     path = select.resolve(word)
     pack, rows = validation(path, data, say)
     model = gated(path)

@@ -89,8 +89,10 @@ def test_what_was_chosen_is_written_with_the_weights(pack, tmp_path):
     assert meta["calibration"] in text and meta["calibration"] in said
     weights = checkpoint.read_weights(checkpoint.newest(folder).path)
     assert all(torch.equal(value, weights[key]) for key, value in checkpoint.read_weights(out).items())
+    said.clear()
     with pytest.raises(UserError, match="exists"):
         calibrate(str(folder), tmp_path / "calibrated", said.append)
+    assert not said, "before anything is scanned"
 
 
 @pytest.mark.parametrize(
