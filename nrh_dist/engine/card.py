@@ -70,9 +70,8 @@ def _what(meta: Mapping[str, Any]) -> list[str]:
 def _data(meta: Mapping[str, Any], data: str) -> list[str]:
     config = meta["config"]
     share = config["data.val_fraction"]
-    kept = f"Of its photos, {100 * share:g} %, drawn by seed {config['seed']}, were kept"
-    if not share:
-        kept = "The photos of its val list were kept"
+    drawn = f"Of its photos, {100 * share:g} %, drawn by seed {config['seed']}, were kept"
+    kept = drawn if share else "The photos of its val list were kept"
     return [
         "## Data",
         "",

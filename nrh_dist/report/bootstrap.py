@@ -53,7 +53,7 @@ def ratios(photos: np.ndarray, above: np.ndarray, below: np.ndarray) -> list[Est
     known = ~np.isnan(above) & ~np.isnan(below)
     total = int(photos.max()) + 1 if len(photos) else 0
     tops, bottoms, counts = (
-        np.stack([np.bincount(photos, column, total) for column in values.T], axis=1)
+        _by_photo(photos, values, total)
         for values in (np.where(known, above, 0), np.where(known, below, 0), known.astype(float))
     )
     values = _divided(tops.sum(0), bottoms.sum(0))
@@ -78,18 +78,16 @@ def means(photos: np.ndarray, values: np.ndarray) -> list[Estimate]:
     return ratios(photos, values, np.ones(values.shape))
 
 
-def drawn_ratios(photos: np.ndarray, above: np.ndarray, below: np.ndarray, draws: int = DRAWS) -> np.ndarray:
-    """sum(above) / sum(below) for each of K columns in each draw: ``draws`` x K; NaN where sum(below) is 0.
-
-    As in ``ratios``, which see; a column whose value is NaN has none there.
-    """
-    known = ~np.isnan(above) & ~np.isnan(below)
-    total = int(photos.max()) + 1
-    sums = [
-        np.stack([np.bincount(photos, column, total) for column in np.where(known, values, 0).T], axis=1)
-        for values in (above, below)
-    ]
+def drawn_means(photos: np.ndarray, values: np.ndarray, draws: int = DRAWS) -> np.ndarray:
+    """The means that ``means`` has in each draw: ``draws`` x K; NaN where a draw holds no value of a column."""
+    known, total = ~np.isnan(values), int(photos.max()) + 1
+    sums = [_by_photo(photos, one, total) for one in (np.where(known, values, 0), known.astype(float))]
     return _divided(*np.split(_drawn(np.concatenate(sums, axis=1), draws), 2, axis=1))
+
+
+def _by_photo(photos: np.ndarray, values: np.ndarray, total: int) -> np.ndarray:
+    """The sums of each column of ``values``, N x K, over the images of each photo: ``total`` x K."""
+    return np.stack([np.bincount(photos, column, total) for column in values.T], axis=1)
 
 
 def _drawn(sums: np.ndarray, draws: int = DRAWS) -> np.ndarray:

@@ -19,6 +19,7 @@ from nrh_dist.engine.progress import Progress, Say
 from nrh_dist.engine.run import find_pack, split_rows
 from nrh_dist.engine.scan import Scan, scan
 from nrh_dist.errors import UserError
+from nrh_dist.location import is_remote
 from nrh_dist.models.gated import Gated
 from nrh_dist.report import bootstrap
 from nrh_dist.report.bootstrap import Estimate
@@ -75,8 +76,7 @@ def validation(path: Path, data: str, say: Say) -> tuple[Pack, np.ndarray]:
     """The pack and the rows of its photos that the checkpoint was validated on, or that its rules give for ``data``."""
     config = configuration.from_flat(checkpoint.read_meta(path)["config"])
     if data:
-        is_pack = (Path(data) / "pack.json").exists() or data.startswith("s3://")
-        config.data.pack, config.data.root = (data, None) if is_pack else (None, data)
+        config.data.pack, config.data.root = (data, None) if is_remote(data) else (None, data)
     pack = open_pack(find_pack(config, say))
     return pack, split_rows(pack, config)[1]
 
@@ -91,9 +91,9 @@ def choose(found: Scan, photos: np.ndarray, most: float) -> Choice:
 
     Doing nothing is among them, so that there is always one. Of equals, the one that changes least.
     """
-    if len(set(photos.tolist())) < bootstrap.FEWEST_PHOTOS:
+    if (count := len(np.unique(photos))) < bootstrap.FEWEST_PHOTOS:
         raise UserError(
-            f"{len(set(photos.tolist()))} validation photos are too few to tell how often it does harm: at least "
+            f"{count} validation photos are too few to tell how often it does harm: at least "
             f"{bootstrap.FEWEST_PHOTOS} are needed; give --data with more"
         )
     places = [(t, s) for t in reversed(range(len(found.thresholds))) for s in range(len(found.strengths))]

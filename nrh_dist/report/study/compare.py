@@ -98,7 +98,7 @@ def macro(test: Test, system: System) -> Estimate:
     inside = test.category[:, None] == np.array(names)
     values = np.where(inside, system.mean_mse[:, None], np.nan)
     value = float(np.nanmean(values, axis=0).mean())
-    drawn = np.nanmean(bootstrap.drawn_ratios(test.photos, values, np.ones(values.shape)), axis=1)
+    drawn = np.nanmean(bootstrap.drawn_means(test.photos, values), axis=1)
     return Estimate(value, _quantiles(drawn, LEVEL), len(np.unique(test.photos)))
 
 
@@ -115,22 +115,20 @@ def share_closed(test: Test, system: System) -> Estimate:
         return np.where(way > 0, start - means[..., 3], np.nan) / np.where(way > 0, way, 1)
 
     values = np.stack(rows, axis=1)
-    drawn = closed(bootstrap.drawn_ratios(test.photos, values, np.ones(values.shape)))
+    drawn = closed(bootstrap.drawn_means(test.photos, values))
     photos = len(np.unique(test.photos))
     return Estimate(float(closed(values.mean(axis=0))), _quantiles(drawn, LEVEL), photos)
 
 
-def differences(test: Test, pairs: Sequence[tuple[str, str]], chosen: np.ndarray | None = None) -> list[Difference]:
+def differences(test: Test, pairs: Sequence[tuple[str, str]]) -> list[Difference]:
     """Of each pair in MSE, with intervals that are corrected by Holm for the number of pairs.
 
     Seed k of the one is held against seed k of the other. The k-th smallest p of m tests has the interval of level
     1 - 0.05 / (m - k + 1).
     """
-    inside = np.ones(len(test.identity), bool) if chosen is None else chosen
-    photos = np.unique(test.photos[inside], return_inverse=True)[1]
-    by_seed = [_by_seed(test, one, other)[:, inside] for one, other in pairs]
+    by_seed = [_by_seed(test, one, other) for one, other in pairs]
     values = np.stack([rows.mean(axis=0) for rows in by_seed], axis=1)
-    drawn = bootstrap.drawn_ratios(photos, values, np.ones(values.shape), DRAWS)
+    drawn = bootstrap.drawn_means(test.photos, values, DRAWS)
     p = np.minimum(1.0, 2 * np.minimum((drawn <= 0).mean(axis=0), (drawn >= 0).mean(axis=0)) + 1 / DRAWS)
     levels = np.empty(len(pairs))
     for place, number in enumerate(np.argsort(p, kind="stable")):

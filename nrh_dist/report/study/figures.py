@@ -20,7 +20,6 @@ from nrh_dist.report.study.compare import Difference
 WIDTH = 7.0
 TEST_COLOURS = {"test-lab": "#0072B2", "test-exp": "#D55E00"}
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−"))
-VARIANTS = {"_calibrated": ":", "_swept": "--", "_swept_calibrated": "-."}  # of one model: the same colour, other lines
 
 
 @matplotlib.rc_context(STYLE)
@@ -35,7 +34,8 @@ def draw_learning(study: Study, path: Path) -> None:
         values = np.array([one[: min(map(len, curves[name]))] for one in curves[name]])
         epochs = np.arange(1, values.shape[1] + 1)
         axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=_colour(name), alpha=0.15, linewidth=0)
-        axes.plot(epochs, values.mean(axis=0), label=study.label(name), **_line(name))
+        line = "--" if name.endswith("_swept") else "-"  # of one model: the same colour
+        axes.plot(epochs, values.mean(axis=0), line, color=_colour(name), linewidth=1.4, label=study.label(name))
     axes.axhline(study.curves[0].identity_mse, color=COLOURS[IDENTITY], linewidth=0.9, label=study.label(IDENTITY))
     axes.set(yscale="log", xlabel="epoch", ylabel="MSE on validation composites")
     for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
@@ -133,11 +133,6 @@ def _colour(name: str) -> str:
     return next(
         (COLOURS[model] for model in sorted(COLOURS, key=len, reverse=True) if name.startswith(model)), OTHER_COLOUR
     )
-
-
-def _line(name: str) -> dict[str, Any]:
-    style = next((line for ending, line in VARIANTS.items() if name.endswith(ending)), "-")
-    return {"color": _colour(name), "linestyle": style, "linewidth": 1.4}
 
 
 def _figure(panels: int, height: float) -> tuple[Figure, list[Axes]]:

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 
 from nrh_dist.report import files, table_files
@@ -99,7 +100,7 @@ def _goal_lines(study: Study, test: Test) -> list[str]:
         f"{label}, made worse by > 1 in at most {100 * MOST_WORSE:g} % (upper bound): "
         + _verdict(worse.bounds[1] <= 100 * MOST_WORSE, f"{tables.shown(worse, 1)} %"),
         f"{label}, at least half of the way from the better of input and DIH-NM to DIH-M: "
-        + _verdict(closed.value >= 0.5, f"{tables.shown(closed)} of it" if closed.value == closed.value else NO_WAY),
+        + _verdict(closed.value >= 0.5, f"{tables.shown(closed)} of it" if not isnan(closed.value) else NO_WAY),
     ]
 
 

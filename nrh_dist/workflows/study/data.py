@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from nrh_dist.data import coco, iharmony4
-from nrh_dist.data.coco_exp import Channels, Split
+from nrh_dist.data.coco_exp import FOLDERS, Channels, Split
 from nrh_dist.data.coco_merge import merge
 from nrh_dist.data.layouts import Source, index
 from nrh_dist.data.pairs import candidate_pairs, eligible, of_split
@@ -134,7 +134,7 @@ def _write_controls(folder: Path, say: Say) -> dict[str, int]:
         if done.exists():
             continue
         say(f"{CONTROLS}, {subset}: {len(samples)} photos")
-        for kind in ("composite_images", "masks", "real_images"):
+        for kind in FOLDERS:
             (out / subset / kind).mkdir(parents=True, exist_ok=True)
         write_text(done, "".join(f"{name}\n" for name in _control(subset, samples, out)))
     return {f"{CONTROLS}/{subset}": len(samples) for subset in (UNTOUCHED, NOOP)}
@@ -147,11 +147,8 @@ def _control(subset: str, samples: Sequence[Sample], out: Path) -> Iterator[str]
         real, object_name, _ = iharmony4.split_name(sample.name)
         composite = photo if subset == UNTOUCHED else np.where(mask[..., None] >= 128, _recompressed(photo), photo)
         name = f"{real}_{object_name}_0.png"
-        for kind, file, image in (
-            ("composite_images", name, composite),
-            ("masks", f"{real}_{object_name}.png", mask),
-            ("real_images", f"{real}.png", composite),
-        ):
+        files = ((name, composite), (f"{real}_{object_name}.png", mask), (f"{real}.png", composite))
+        for kind, (file, image) in zip(FOLDERS, files, strict=True):
             Image.fromarray(image).save(out / subset / kind / file, compress_level=1)
         yield name
 

@@ -84,22 +84,21 @@ class Trainer:
                 values[run.name] = best["value"]
         return values
 
-    def _config(self, run: Run) -> configuration.Config:
-        place = (f"run.root={self.folder / 'runs'}", f"run.name={run.name}")
-        return configuration.load(None, [*self.words, *run.words, *place])
+    def _words(self, run: Run) -> list[str]:
+        return [*self.words, *run.words, f"run.root={self.folder / 'runs'}", f"run.name={run.name}"]
 
     def _is_finished(self, run: Run) -> bool:
-        return (self.path(run.name) / "diverged").exists() or rundir.is_finished(self.path(run.name), self._config(run))
+        folder, config = self.path(run.name), configuration.load(None, self._words(run))
+        return (folder / "diverged").exists() or rundir.is_finished(folder, config)
 
     def _train(self, run: Run) -> None:
-        words = [*self.words, *run.words, f"run.root={self.folder / 'runs'}", f"run.name={run.name}"]
         log = self.folder / "logs" / f"{run.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         own = self.free.get()
         started = time.monotonic()
         try:
             with log.open("ab") as file:
-                command = [sys.executable, "-m", "nrh_dist.workflows.study.child", *words]
+                command = [sys.executable, "-m", "nrh_dist.workflows.study.child", *self._words(run)]
                 # Ctrl-C is for the study, which then asks its trainings to save and end.
                 child = subprocess.Popen(
                     command, env=os.environ | own, stdin=subprocess.DEVNULL, stdout=file, stderr=file, process_group=0

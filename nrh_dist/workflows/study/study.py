@@ -4,7 +4,6 @@
 <out>/data, packs, runs, logs, calibrated, evaluations, risk.csv, report
 """
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -19,7 +18,7 @@ from nrh_dist.data.layouts import Source, index
 from nrh_dist.data.pack import cached_pack, write_pack
 from nrh_dist.engine import provenance, rundir, select
 from nrh_dist.engine.dist import own_device
-from nrh_dist.engine.files import write_json
+from nrh_dist.engine.files import write_json, write_text
 from nrh_dist.engine.lock import locked
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.scan import scan
@@ -157,7 +156,8 @@ class Study:
             out = self.out / "evaluations" / name
             if not (out / "summary.json").exists():
                 evaluate(folders, self.out / "data" / name, out, Options(actors=actors, paste=True), self.say)
-        self._risk()
+        if not (self.out / "risk.csv").exists():
+            self._risk()
         self.content["ended"] = provenance.now()
         self._save()
 
@@ -291,8 +291,7 @@ class Study:
                         worse = float(np.mean(mse - found.identity_mse > WORSE1))
                         means = (found.opened[place].mean(), worse, mse.mean(), found.identity_mse.mean())
                         rows.append([test, name, seed, threshold, *(f"{value:.6f}" for value in means), len(chosen)])
-        with (self.out / "risk.csv").open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([RISK, *rows])
+        write_text(self.out / "risk.csv", "".join(f"{','.join(map(str, row))}\n" for row in [RISK, *rows]))
 
 
 def _plan_of(values: dict[str, Any]) -> Plan:
