@@ -24,8 +24,8 @@ class Pool:
     """``count`` actors made by ``start``, each with a method ``work(item)``; a context that ends them.
 
     ``IN_FLIGHT`` items are on each actor, which does them one after the other. When an actor dies, its items go back to
-    the queue and a new actor takes its place; an item that loses ``RETRIES`` actors, each while it was the first of
-    theirs, raises ``UserError``: it is the likely killer.
+    the queue and a new actor takes its place. From then on each of them has an actor for itself: the answer to an item
+    can be lost with the actor that the next one killed. An item that loses ``RETRIES`` actors raises ``UserError``.
     """
 
     def __init__(self, start: Callable[[], Any], count: int, say: Say) -> None:
@@ -43,8 +43,9 @@ class Pool:
 
         waiting = deque(range(len(items)))
         lost: Counter[int] = Counter()
+        suspects: set[int] = set()
         while True:
-            self._give(items, waiting)
+            self._give(items, waiting, suspects)
             first = {member.given[0][0]: member for member in self._members if member.given}
             if not first:
                 return
@@ -63,28 +64,30 @@ class Pool:
                 if lost[index] >= RETRIES:
                     reason = " ".join(str(error).split())
                     raise UserError(f"item {index} lost {RETRIES} actors in a row; the last one: {reason}") from None
-                waiting.extend(self._replace(member))
+                waiting.extend(given := self._replace(member))
+                suspects.update(given)
                 continue
             member.given.popleft()
             done(index, result)
 
-    def _give(self, items: Sequence[Any], waiting: deque[int]) -> None:
-        """Fill up all actors from ``waiting``, those with the fewest items first."""
+    def _give(self, items: Sequence[Any], waiting: deque[int], suspects: set[int]) -> None:
+        """Fill up all actors from ``waiting``, the emptiest first; a suspect shares its actor with none."""
         for length in range(IN_FLIGHT):
             for member in self._members:
                 if waiting and len(member.given) == length:
+                    if member.given and not suspects.isdisjoint((member.given[0][1], waiting[0])):
+                        continue
                     index = waiting.popleft()
                     member.given.append((member.actor.work.remote(items[index]), index))
 
     def _replace(self, member: _Member) -> list[int]:
-        """Put a new actor in the place of a dead one; returns the items that it was given, the likely killer last."""
+        """Put a new actor in the place of a dead one; returns the items that it was given."""
         import ray
 
         ray.kill(member.actor)  # one that is only out of reach would keep its CPU
         self._say("an actor died; its items are done again on a new one")
         self._members[self._members.index(member)] = _Member(self._start())
-        first, *others = (index for _, index in member.given)
-        return [*others, first]
+        return [index for _, index in member.given]
 
     def _drain(self) -> None:
         """Wait for what is in flight and forget it: a later map must not take it for its own."""

@@ -134,6 +134,20 @@ def test_an_item_is_not_blamed_for_the_one_before_it(tmp_path):
     assert sorted(found) == [(0, 1), (2, 9), (3, 16)]
 
 
+def test_an_item_is_not_blamed_for_the_one_behind_it(tmp_path):
+    """An answer that died on its way, as the next item killed the actor: here both are at work at once."""
+    import ray
+
+    actor = ray.remote(num_cpus=1, max_concurrency=2)(Worker)
+    found = []
+    with (
+        pytest.raises(UserError, match="item 1 lost 3 actors"),
+        Pool(lambda: actor.remote(str(tmp_path)), 1, print) as pool,
+    ):
+        pool.map([2, 13, 2, 2, 2], lambda index, value: found.append((index, value)))
+    assert sorted(found) == [(0, 4), (2, 4), (3, 4), (4, 4)]
+
+
 def test_an_item_that_kills_its_actors_ends_the_run(tmp_path):
     with pytest.raises(UserError, match="lost 3 actors"):
         run(tmp_path, [1, 13], 1, [])
