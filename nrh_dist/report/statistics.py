@@ -12,6 +12,7 @@ from nrh_dist.report.result import Result
 PSNR_CAP = 100.0  # dB, for outputs without any error
 WORSE = 0.01  # dMSE = output - input, above which an image counts as changed for the worse
 WORSE1 = 1.0  # the same for the headline
+MOST_WORSE = 0.05  # the share of images that a model which people apply blindly may make worse by more than WORSE1
 
 
 @dataclass(frozen=True)

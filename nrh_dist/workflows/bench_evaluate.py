@@ -6,7 +6,7 @@ have random weights and one encoder in common, as those that were trained with t
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,10 +14,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from nrh_dist import config, metrics, perceptual
+from nrh_dist import metrics, perceptual
 from nrh_dist.data.pack import Pack, open_pack
-from nrh_dist.engine import checkpoint, measures, score
-from nrh_dist.engine.assemble import new_model
+from nrh_dist.engine import measures, score
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.score import Scorer
 from nrh_dist.engine.shards import Shards
@@ -34,7 +33,7 @@ from nrh_dist.workflows.measure import (
     ratios,
     seconds,
 )
-from nrh_dist.workflows.sample import sample_pack
+from nrh_dist.workflows.sample import random_checkpoint, sample_pack
 
 MODELS = ("dih_nm", "ptc_dih", "ptc_att_dih", "gated")
 ERRORS_TARGET, TOGETHER_TARGET, ACTORS_TARGET = 5.0, 1.5, 0.9
@@ -59,7 +58,7 @@ def bench(say: Say, settings: Settings | None = None) -> list[Figure]:
     with TemporaryDirectory(prefix="nrh-bench-") as temporary:
         folder = Path(temporary)
         pack = sample_pack(folder, settings.size, say)
-        words = [str(_checkpoint(folder / name, name, pack, settings)) for name in MODELS]
+        words = [str(random_checkpoint(folder, name, settings.width, settings.size)) for name in MODELS]
         with one_thread():
             found = []
             for name, measure in (("errors", _errors), ("together", _together)):
@@ -68,14 +67,6 @@ def bench(say: Say, settings: Settings | None = None) -> list[Figure]:
                     found += process.submit(measure, pack.root, words, settings).result()
             say(f"evaluate: actors, {settings.rounds} rounds")
             return [*found, _actors(pack, words, settings, folder, say)]
-
-
-def _checkpoint(folder: Path, name: str, pack: Pack, settings: Settings) -> Path:
-    words = [f"model.name={name}", f"model.width={settings.width}", f"data.size={settings.size}"]
-    one = config.load(None, ["preset=tiny", *words])
-    facts = {"epoch": 1, "step": 1, "pack": pack.digest, "world_size": 1, "metrics": {}, "config": {}}
-    meta = {"stage": one.stage, "model": asdict(one.model), "size": one.data.size, **facts}
-    return checkpoint.save(folder / "checkpoints", new_model(one, lambda _: None).state_dict(), {}, meta)
 
 
 def _errors(root: Path, words: list[str], settings: Settings) -> list[Figure]:

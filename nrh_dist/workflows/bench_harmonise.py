@@ -4,28 +4,27 @@ The model is exported, of random weights and the smallest width: what is measure
 """
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import torch
 from PIL import Image
 
-from nrh_dist import config
 from nrh_dist.data.images import resize_photo
 from nrh_dist.data.scenes import draw
-from nrh_dist.engine import checkpoint, onnx
-from nrh_dist.engine.assemble import new_model
+from nrh_dist.engine import onnx
 from nrh_dist.engine.predict import load, write
 from nrh_dist.engine.progress import Say
 from nrh_dist.photo.image import open_photo
 from nrh_dist.photo.writing import encoded_anew
 from nrh_dist.workflows import command
 from nrh_dist.workflows.measure import Figure, figure, in_turns, ratios, seconds
+from nrh_dist.workflows.sample import random_checkpoint
 
 MODELS = {"gated": "an affine field behind a gate", "ptc_dih": "a decoder's picture"}
 QUALITY = 95
+WIDTH = 0.05
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,10 @@ def bench(say: Say, settings: Settings | None = None) -> list[Figure]:
     with TemporaryDirectory(prefix="nrh-bench-") as temporary:
         folder = Path(temporary)
         path = _photo(folder / "photo.jpg", settings)
-        exported = {name: _exported(folder, name, settings.size, say) for name in MODELS}
+        exported = {}
+        for name in MODELS:
+            made = random_checkpoint(folder, name, WIDTH, settings.size)
+            exported[name] = onnx.export(made, folder / f"{name}.onnx", say)
         found = []
         for name in MODELS:
             say(f"harmonise: {name}, {settings.rounds} rounds")
@@ -60,18 +62,6 @@ def _photo(path: Path, settings: Settings) -> Path:
     noise = np.random.default_rng(0).normal(0, 4, (*large.shape[:2], 1)).astype(np.float32)
     Image.fromarray((large + noise).clip(0, 255).astype(np.uint8)).save(path, quality=QUALITY)
     return path
-
-
-def _exported(folder: Path, name: str, size: int, say: Say) -> Path:
-    one = config.load(None, ["preset=tiny", f"model.name={name}", "model.width=0.05", f"data.size={size}"])
-    facts = {"epoch": 1, "step": 1, "pack": "", "world_size": 1, "metrics": {}, "config": config.identity(one)}
-    meta = {"stage": one.stage, "model": asdict(one.model), "size": size, **facts}
-    model = new_model(one, lambda _: None)
-    for key, value in model.state_dict().items():
-        if key.endswith("head.weight"):
-            torch.nn.init.normal_(value)  # zero at first in gated, which would leave the photo as it is
-    path = checkpoint.save(folder / name / "checkpoints", model.state_dict(), {}, meta)
-    return onnx.export(path, folder / f"{name}.onnx", say)
 
 
 def _of_photo(path: Path, exported: Path, name: str, settings: Settings) -> Figure:

@@ -23,11 +23,10 @@ from nrh_dist.location import is_remote
 from nrh_dist.models.gated import Gated
 from nrh_dist.report import bootstrap
 from nrh_dist.report.bootstrap import Estimate
-from nrh_dist.report.statistics import WORSE1
+from nrh_dist.report.statistics import MOST_WORSE, WORSE1
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(20))
 STRENGTHS = tuple(round(0.1 * step, 1) for step in range(11))  # 0: it does nothing, which harms no photo
-MOST_WORSE = 0.05
 
 
 class Choice(NamedTuple):

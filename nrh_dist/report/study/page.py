@@ -7,13 +7,13 @@ from pathlib import Path
 
 from nrh_dist.report import files, table_files
 from nrh_dist.report.shown import Table
+from nrh_dist.report.statistics import MOST_WORSE, WORSE1
 from nrh_dist.report.study import compare, figures, tables
 from nrh_dist.report.study.collect import IDENTITY, TESTS, Study, Test, read
 from nrh_dist.report.study.compare import LEVEL, Difference
 
 PAGE = "README.md"
 BEST = "gated_swept_calibrated"
-MOST_WORSE = 0.05
 NO_WAY = "DIH-M itself is not better than both"
 PROTOCOL = (
     "MSE on the 0..255 scale, the prediction clamped and not rounded, all pixels and channels; PSNR with peak 255; per "
@@ -97,7 +97,7 @@ def _goal_lines(study: Study, test: Test) -> list[str]:
         f"{label}, MSE below the input's in every judged bin of size (upper end of the interval below 0): "
         + _verdict(not missed, f"not in {', '.join(missed)}" if missed else f"in all {len(judged)}"),
         f"{label}, PSNR above the input's: " + _verdict(psnr.bounds[0] > 0, f"{tables.shown(psnr, 3)} dB"),
-        f"{label}, made worse by > 1 in at most {100 * MOST_WORSE:g} % (upper bound): "
+        f"{label}, made worse by > {WORSE1:g} in at most {100 * MOST_WORSE:g} % (upper bound): "
         + _verdict(worse.bounds[1] <= 100 * MOST_WORSE, f"{tables.shown(worse, 1)} %"),
         f"{label}, at least half of the way from the better of input and DIH-NM to DIH-M: "
         + _verdict(closed.value >= 0.5, f"{tables.shown(closed)} of it" if not isnan(closed.value) else NO_WAY),

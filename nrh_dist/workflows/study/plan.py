@@ -69,6 +69,12 @@ class Plan:
         kept = tuple(one for one in ABLATIONS if one.name not in self.skipped)
         return kept if self.ablation_seeds else ()
 
+    def seeds_of(self, recipe: Recipe) -> int:
+        """How many seeds ``recipe`` is trained with."""
+        if recipe in CONTROLS:
+            return self.control_seeds
+        return self.ablation_seeds if recipe in ABLATIONS else self.seeds
+
     @property
     def rate_epochs(self) -> int:
         """Of a trial of a learning rate, and of the longest one of the sweep twice as many."""

@@ -33,9 +33,7 @@ from nrh_dist.workflows.study import plan as planning
 from nrh_dist.workflows.study.data import Photos
 from nrh_dist.workflows.study.plan import Costs, Plan, Scale
 from nrh_dist.workflows.study.recipes import (
-    ABLATIONS,
     ALL_TRANSFORMS,
-    CONTROLS,
     DETECTOR,
     GATED,
     RATES,
@@ -132,15 +130,14 @@ class Study:
         swept = Recipe(SWEPT, tuple(best), "", DETECTOR)
         systems = [*(one for one in SYSTEMS if not one.has_harmoniser_part), swept]
         self.recipes = [*SYSTEMS, swept, *self.plan.controls, *self.plan.ablations]
-        plan = self.plan
-        self._train_all("systems", systems, range(plan.seeds), rates)
-        self._train_all("two-stage", [one for one in SYSTEMS if one.has_harmoniser_part], range(plan.seeds), rates)
-        self._train_all("controls", plan.controls, range(plan.control_seeds), rates)
-        self._train_all("ablations", plan.ablations, range(plan.ablation_seeds), rates)
+        self._train_all("systems", systems, rates)
+        self._train_all("two-stage", [one for one in SYSTEMS if one.has_harmoniser_part], rates)
+        self._train_all("controls", self.plan.controls, rates)
+        self._train_all("ablations", self.plan.ablations, rates)
         self.content["runs"] = [
             {"run": f"{one.name}-seed{seed}", "system": one.name, "seed": seed, "words": self._words(one, seed, rates)}
             for one in self.recipes
-            for seed in range(self._seeds(one))
+            for seed in range(self.plan.seeds_of(one))
         ]
         self.content["recipes"] = {one.name: {"differs": one.differs, "words": list(one.words)} for one in self.recipes}
         self._save()
@@ -163,11 +160,6 @@ class Study:
 
     def _save(self) -> None:
         write_json(self.file, self.content)
-
-    def _seeds(self, recipe: Recipe) -> int:
-        if recipe in CONTROLS:
-            return self.plan.control_seeds
-        return self.plan.ablation_seeds if recipe in ABLATIONS else self.plan.seeds
 
     def _planned(self, plan: Plan, seconds: float) -> Plan:
         samples = index(Source(self.out / "data" / data.TRAIN))
@@ -252,9 +244,11 @@ class Study:
         searched = [*space.base, *space.space]
         return [f"{key}={trial[key]}" for key in dict.fromkeys(map(str, searched))]
 
-    def _train_all(self, what: str, recipes: Sequence[Recipe], seeds: range, rates: dict[str, float]) -> None:
-        runs = [Run(f"{one.name}-seed{seed}", self._words(one, seed, rates)) for seed in seeds for one in recipes]
-        self.trainer.train(what, runs)
+    def _train_all(self, what: str, recipes: Sequence[Recipe], rates: dict[str, float]) -> None:
+        """One seed after the other, so that what is stopped early has something of everything."""
+        pairs = [(seed, one) for one in recipes for seed in range(self.plan.seeds_of(one))]
+        pairs.sort(key=lambda pair: pair[0])
+        self.trainer.train(what, [Run(f"{one.name}-seed{seed}", self._words(one, seed, rates)) for seed, one in pairs])
 
     def _words(self, recipe: Recipe, seed: int, rates: dict[str, float]) -> tuple[str, ...]:
         words = (*self._given(recipe, seed), f"train.epochs={self.plan.epochs}", f"seed={seed}")
