@@ -26,12 +26,10 @@ EXPORTED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """A random checkpoint of each model, and of gated one that draws pixels."""
+    """``checkpoints(name)``: a random one of a model; ``gated-pixels``: of gated that draws pixels."""
     root = tmp_path_factory.mktemp("runs")
-    made = {name: make_real_run(root, name, name) for name in HARMONISERS}
-    made["gated-pixels"] = make_real_run(root, "gated-pixels", "gated", "model.correction=pixels")
-    made["ptc"] = make_real_run(root, "ptc", "ptc", "stage=thresholds")
-    return made
+    words = {"gated-pixels": ("gated", "model.correction=pixels"), "ptc": ("ptc", "stage=thresholds")}
+    return cache(lambda name: make_real_run(root, name, *words.get(name, (name,))))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +40,7 @@ def exported(checkpoints, tmp_path_factory):
     @cache
     def exported(name):
         said = []
-        return onnx.export(checkpoints[name], root / f"{name}.onnx", said.append), said
+        return onnx.export(checkpoints(name), root / f"{name}.onnx", said.append), said
 
     return exported
 
@@ -51,7 +49,7 @@ def exported(checkpoints, tmp_path_factory):
 def test_onnx_gives_what_torch_gives(checkpoints, exported, name):
     path, (line,) = exported(name)
     assert "of 16 pictures, the largest difference from torch is" in line
-    network, light = open_network(checkpoints[name]), open_network(path)
+    network, light = open_network(checkpoints(name)), open_network(path)
     assert (light.name, light.size) == (network.name, 64) == (name.split("-")[0], 64)
     rng = np.random.default_rng(0)
     picture, mask = rng.random((64, 64, 3), dtype=np.float32), rng.random((64, 64), dtype=np.float32)
@@ -109,26 +107,26 @@ def test_the_model_card_is_in_the_file(exported):
 def test_an_export_that_differs_leaves_nothing(checkpoints, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx, "TOLERANCE", -1.0)
     with pytest.raises(UserError, match="as ONNX differs from torch by"):
-        onnx.export(checkpoints["dih_nm"], tmp_path / "a.onnx", print)
+        onnx.export(checkpoints("dih_nm"), tmp_path / "a.onnx", print)
     assert not [*tmp_path.iterdir()]
 
 
 def test_what_cannot_be_exported(checkpoints, tmp_path):
     with pytest.raises(UserError, match="is a detector"):
-        onnx.export(checkpoints["ptc"], tmp_path / "a.onnx", print)
+        onnx.export(checkpoints("ptc"), tmp_path / "a.onnx", print)
     (tmp_path / "b.onnx").touch()
     with pytest.raises(UserError, match="exists"):
-        onnx.export(checkpoints["dih_nm"], tmp_path / "b.onnx", print)
+        onnx.export(checkpoints("dih_nm"), tmp_path / "b.onnx", print)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
-        onnx.export(checkpoints["dih_nm"], tmp_path / "file" / "c.onnx", print)
+        onnx.export(checkpoints("dih_nm"), tmp_path / "file" / "c.onnx", print)
 
 
 def test_what_is_no_harmoniser(checkpoints, tmp_path):
     (tmp_path / "text.onnx").write_text("no model")
     (tmp_path / "empty.onnx").touch()
     for word, said in (
-        (checkpoints["ptc"], "is a detector"),
+        (checkpoints("ptc"), "is a detector"),
         ("identity", "changes nothing"),
         (tmp_path / "text.onnx", "is not a model that nrh export made"),
         (tmp_path / "empty.onnx", "is not a model that nrh export made"),
@@ -164,23 +162,23 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
 
 
 def test_values_that_are_not_finite_are_told(checkpoints):
-    network = open_network(checkpoints["dih_nm"])
+    network = open_network(checkpoints("dih_nm"))
     with pytest.raises(UserError, match="not finite: choose another"):
         network(np.full((64, 64, 3), np.nan, np.float32))
 
 
 def test_load_is_the_packages_own(checkpoints, exported):
     photo = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
-    found, light = nrh_dist.load(checkpoints["gated"])(photo), nrh_dist.load(str(exported("gated")[0]))(photo)
+    found, light = nrh_dist.load(checkpoints("gated"))(photo), nrh_dist.load(str(exported("gated")[0]))(photo)
     assert found.shape == photo.shape and abs(found.astype(int) - light).max() <= 1
     with pytest.raises(AttributeError, match="no attribute 'unload'"):
         nrh_dist.unload  # noqa: B018
 
 
 def test_an_exported_folder_is_a_checkpoint(checkpoints, tmp_path):
-    out = export.export(checkpoints["gated"], [], tmp_path / "out", print)
+    out = export.export(checkpoints("gated"), [], tmp_path / "out", print)
     picture = np.random.default_rng(0).random((64, 64, 3), dtype=np.float32)
-    assert (open_network(out)(picture).image == open_network(checkpoints["gated"])(picture).image).all()
+    assert (open_network(out)(picture).image == open_network(checkpoints("gated"))(picture).image).all()
 
 
 def test_the_light_path_imports_little(exported, tmp_path):
