@@ -293,6 +293,13 @@ def wait_for(condition, what, deadline: float = DEADLINE):
     return found
 
 
+def job_status(made: Cluster, identifier: str) -> str:
+    """What ``ray job status`` says of a job, in a line of its own for each state."""
+    said = made.ray("exec", str(made.file), f"ray job status {identifier}")
+    (line,) = [line.upper() for line in said.splitlines() if f"job '{identifier}'" in line.lower()]
+    return next(word for word in ("SUCCEEDED", "FAILED", "STOPPED", "RUNNING", "PENDING") if word in line)
+
+
 if __name__ == "__main__":
     if reason := missing():
         sys.exit(reason)

@@ -78,7 +78,7 @@ def test_a_run_that_outlives_its_client(loopback):
     loopback.ray("exec", str(loopback.file), "ray job stop long")
     log = loopback.ray("exec", str(loopback.file), "ray job logs long")
     assert "epoch 1 of 400" in log and "stopped at step" in log
-    assert "STOPPED" in loopback.ray("exec", str(loopback.file), "ray job status long")
+    assert machines.job_status(loopback, "long") == "STOPPED"
 
 
 def test_only_the_token_opens_it_and_only_its_owner_reads_it(loopback):

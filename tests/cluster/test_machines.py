@@ -13,7 +13,7 @@ from pathlib import Path
 import machines
 import pytest
 from machines import wait_for
-from packs import write_small_pack
+from packs import write_repeated_pack, write_small_pack
 
 LAUNCH = Path(__file__).parents[1] / "launch"
 sys.path.insert(0, str(LAUNCH))
@@ -28,6 +28,7 @@ from nrh_dist.engine.shards import DONE  # noqa: E402
 pytestmark = pytest.mark.cluster
 INTERVAL = 20  # steps between two checkpoints
 EPOCHS = 12  # of 22 steps: half a minute
+IMAGES, BATCH = 4000, 16  # that are scored, and at a time
 GRACE = 12  # seconds between the announcement and the end of a machine
 
 # What ray submit sends in the place of cluster/job.py: the same, with the slow worker.
@@ -51,7 +52,8 @@ def three(tmp_path_factory):
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("machines")
     with machines.cluster(folder, [1, 2, 3], cpus=1) as cluster:
-        write_small_pack(cluster.shared, train=120, test=480)
+        write_small_pack(cluster.shared, train=120)
+        write_repeated_pack(write_small_pack(cluster.shared / "scored"), cluster.shared / "many", IMAGES)
         (folder / "job.py").write_text(SLOW_JOB)
         print(f"\nray up: {cluster.up():.1f} s until all three are in Ray")
         yield cluster
@@ -249,7 +251,7 @@ def test_an_evaluation_outlives_a_machine(whole, undisturbed):
     """It ends with the files of one that nothing happened to, to the byte."""
     cluster, job = whole, str(machines.ROOT / "cluster" / "job.py")
     words = ["evaluate", f"{cluster.shared}/runs/undisturbed", f"{cluster.shared}/runs/killed"]
-    words += ["--data", f"{cluster.shared}/tree"]
+    words += ["--data", f"{cluster.shared}/many"]
     cluster.ray("submit", str(cluster.file), job, "--", *words, "--out", f"{cluster.shared}/one")
     log = cluster.shared / ".two.partial" / DONE
     command = cluster.words(
@@ -258,12 +260,13 @@ def test_an_evaluation_outlives_a_machine(whole, undisturbed):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         wait_for(lambda: log.exists() and log.read_text().count("\n") >= 4, "four scored batches")
         busy = [one for one in cluster.machines[1:] if one.processes("ScoringActor")]
+        assert busy, "nobody scores"
         busy[0].kill()
         done = log.read_text().count("\n")
         said, _ = process.communicate(timeout=300)
-    print(f"evaluation: a machine of an actor died after {done} of 30 batches")
+    print(f"evaluation: a machine of an actor died after {done} of {IMAGES // BATCH} batches")
     assert process.returncode == 0 and "an actor died" in said, said
-    assert done < 30
+    assert done < IMAGES // BATCH
     assert content(cluster.shared / "two") == content(cluster.shared / "one")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import machines
 import pytest
-from machines import LAPTOP, NETWORK, wait_for
+from machines import LAPTOP, NETWORK, job_status, wait_for
 from packs import write_small_pack
 from test_machines import EPOCHS, INTERVAL, SLOW_JOB, outcome
 
@@ -100,8 +100,7 @@ class Job:
         return self.cluster.ray("exec", str(self.cluster.file), f"ray job logs {self.identifier}")
 
     def status(self):
-        said = self.cluster.ray("exec", str(self.cluster.file), f"ray job status {self.identifier}")
-        return next(word for word in ("SUCCEEDED", "FAILED", "STOPPED", "RUNNING", "PENDING") if word in said)
+        return job_status(self.cluster, self.identifier)
 
     def steps(self):
         """By machine at work: how many steps its main rank took."""
