@@ -25,7 +25,7 @@ pytestmark = pytest.mark.cluster
 PORT = 5555
 KEYS = "export AWS_ACCESS_KEY_ID=of-a-test AWS_SECRET_ACCESS_KEY=of-a-test AWS_EC2_METADATA_DISABLED=true\n"
 STORAGE = f"s3://bucket/kept?endpoint_override={NETWORK}{LAPTOP}:{PORT}&scheme=http"
-QUOTED = f"\"'storage={STORAGE}'\""  # twice: a shell of the head reads it, and the one of the job
+QUOTED = f"'storage={STORAGE}'"  # for the shell of the head; ray job submit quotes it again for the one of the job
 TINY = ["preset=tiny", "model.name=dih_nm", "model.width=0.1", "data.val_fraction=0.3", "train.batch_size=4"]
 SPACE = """\
 metric: val/mse
