@@ -238,7 +238,7 @@ def timeless(trial):
     return [{key: row[key] for key in row if key not in ("images_per_s", "time_s")} for row in rows_of(trial)]
 
 
-@pytest.mark.parametrize("restarts", [0, 1])
+@pytest.mark.parametrize("restarts", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_trial_whose_process_is_killed(ray_session, tmp_path, pack, restarts):
     """Where it may be started again it goes on; else it has failed, which is told at once, and the others finish."""
     text = TWINS.replace("trials: 4", "trials: 3").replace("max_epochs: 2", "max_epochs: 30")
@@ -283,6 +283,7 @@ def test_several_objectives(ray_session, tmp_path, pack):
     assert select.read_best(tmp_path / "sweep")["value"] == min(float(row["val/mse"]) for row in rows)
 
 
+@pytest.mark.slow
 def test_workers_of_a_trial_on_one_machine(ray_session, tmp_path, pack):
     """scale.workers above 1: each trial is a DDP run of its own; a diverging one is refused by its workers."""
     text = SPACE.replace("loguniform: [0.0001, 0.01]", "choice: [0.001, 1.0e+30]").replace("trials: 4", "trials: 3")

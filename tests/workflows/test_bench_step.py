@@ -88,6 +88,7 @@ def test_the_peak_is_measured(monkeypatch):
     assert 1e-13 < floors.seconds_a_byte(CPU) < 1e-7
 
 
+@pytest.mark.slow
 def test_the_figures(monkeypatch):
     """Of all models; how a side is measured has tests of its own."""
     monkeypatch.setattr(floors, "SIDES", {"cpu": 64})
@@ -180,6 +181,7 @@ def test_the_compiled_variant_is_compiled():
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
 
 
+@pytest.mark.slow
 def test_it_needs_little_more_than_torch(tmp_path):
     """In a process where the other libraries do not exist, with all that the command line imports for it."""
     code = (
