@@ -10,7 +10,7 @@ import psutil
 import pytest
 from packs import write_repeated_pack, write_small_pack
 
-from nrh_dist.workflows.bench_evaluate import Settings, _checkpoint
+from nrh_dist.workflows.sample import random_checkpoint
 
 DRIVER, ACTOR = "driver", "actor"
 
@@ -42,7 +42,7 @@ def peaks_of(words: list[str]) -> dict[str, int]:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells what is anonymous")
 def test_memory_is_flat_from_1_000_to_10_000_images(tmp_path: Path) -> None:
     pack = write_small_pack(tmp_path / "small", train=0, test=40)
-    checkpoints = [str(_checkpoint(tmp_path / name, name, pack, Settings(64, 0.1))) for name in ("dih_nm", "gated")]
+    checkpoints = [str(random_checkpoint(tmp_path, name, 0.1, 64)) for name in ("dih_nm", "gated")]
     peaks = {}
     for count in (1_000, 10_000):
         data = write_repeated_pack(pack, tmp_path / str(count), count)
