@@ -319,7 +319,9 @@ def harmonise_verb(
         Path | None, typer.Option(help="Where a photo may change: a grey image, or a folder with NAME.png for each")
     ] = None,
     save_mask: Annotated[bool, typer.Option("--save-mask", help="Write what was detected to NAME-mask.png")] = False,
-    compare: Annotated[bool, typer.Option("--compare", help="Write before and after to NAME-compare.jpg")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Write before, after and what was found to NAME-compare.jpg")
+    ] = False,
     strip: Annotated[bool, typer.Option("--strip", help="Leave out EXIF, profile and the like")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there")] = False,
 ) -> None:
@@ -350,7 +352,7 @@ def calibrate_verb(
 @app.command("export", epilog="Example: nrh export runs/my-run --format onnx -o model.onnx")
 def export_verb(
     checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Run, sweep or checkpoint folder")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="New file (onnx) or new folder (safetensors)")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New file NAME.onnx (onnx) or new folder (safetensors)")],
     format: Annotated[
         Literal["onnx", "safetensors"],
         typer.Option(help="One file for use without torch; or weights, configuration and model card"),

@@ -7,9 +7,11 @@ the largest answer of all ranks.
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
+from threading import current_thread, main_thread
 from types import FrameType
 
 from nrh_dist.errors import UserError
@@ -66,6 +68,20 @@ class Signal:
 
     def __call__(self) -> Notice:
         return Notice.STOP if self._seen else Notice.NONE
+
+
+@contextmanager
+def asked_by(*numbers: signal.Signals) -> Iterator[Ask]:
+    """A ``Signal`` while the block runs; the handlers of before come back. Outside the main thread nobody asks."""
+    if current_thread() is not main_thread():
+        yield nothing
+        return
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield Signal(*numbers)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Notices:

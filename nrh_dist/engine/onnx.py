@@ -20,7 +20,7 @@ from nrh_dist.data.scenes import draw
 from nrh_dist.engine import checkpoint
 from nrh_dist.engine.assemble import require_harmoniser, trained_model
 from nrh_dist.engine.export import card_of, require_new
-from nrh_dist.engine.network import ABOUT, FIELD, IMAGE, MASK, PHOTO, SCHEMA, open_network
+from nrh_dist.engine.network import ABOUT, FIELD, IMAGE, MASK, ONNX, PHOTO, SCHEMA, open_network
 from nrh_dist.engine.progress import Say
 from nrh_dist.errors import UserError
 from nrh_dist.schema import MASKED_MODEL
@@ -45,10 +45,12 @@ class _Parts(nn.Module):
 def export(path: Path, out: Path, say: Say) -> Path:
     """Write the checkpoint folder ``path`` to the new file ``out``, and say by how much it differs from torch.
 
-    ``UserError``, with nothing left behind, where ``out`` exists, the checkpoint is no harmoniser, or a picture of 16
-    differs by more than ``TOLERANCE``.
+    ``UserError``, with nothing left behind, where ``out`` exists or does not end in .onnx, the checkpoint is no
+    harmoniser, or a picture of 16 differs by more than ``TOLERANCE``.
     """
     require_new(out)
+    if out.suffix.lower() != ONNX:
+        raise UserError(f"{out} would not be found again: the name of an exported model ends in {ONNX}")
     meta = checkpoint.read_meta(path)
     require_harmoniser(meta, path)
     model, _ = trained_model(path)

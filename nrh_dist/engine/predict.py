@@ -38,8 +38,8 @@ class Harmoniser:
         photo = array.checked(image)
         if not 0 <= strength <= 1:
             raise ValueError(f"strength {strength:g}: it goes from 0, no change, to 1, all of it")
-        if mask is not None and (mask.shape != photo.shape[:2] or not 0 <= mask.min() <= mask.max() <= 1):
-            raise ValueError(f"a mask is H x W in [0, 1] as its photo {photo.shape[:2]}: this one is {mask.shape}")
+        if mask is not None:
+            array.check_mask(mask, photo)
         if mask is None and self.network.needs_mask:
             raise ValueError(f"{self.network.name} needs the mask of the object")
         size = self.network.size
@@ -58,9 +58,9 @@ class Harmoniser:
     def found(self, small: Small, mask: np.ndarray | None, is_of_this_size: bool) -> Found:
         """What is to be done about a photo; ``mask`` at the model's size, in [0, 1]."""
         answer = self.network(small.srgb, mask)
-        if correction.found_nothing(small, answer):
+        share = correction.changing(small, answer, mask)
+        if share == 0:
             return Found(small, answer, None, 0.0)
-        share = float((abs(answer.image - small.srgb).max(axis=-1) >= correction.LEAST).mean())
         return Found(small, answer, correction.of(small, answer, is_of_this_size), share)
 
 
@@ -75,11 +75,11 @@ def load(path: str | Path) -> Harmoniser:
 def write(
     photo: Photo, found: Found, out: Path, strength: float = 1.0, mask: np.ndarray | None = None, strip: bool = False
 ) -> None:
-    """Write ``photo`` as ``found`` to ``out``, whole or not at all; a copy where there is no correction.
+    """Write ``photo`` as ``found`` to ``out``, whole or not at all; a copy where there is no change.
 
     ``mask``, uint8 at the photo's upright size, limits the change. ``ImageProblem`` as ``writing.write``.
     """
-    wanted = found.correction
+    wanted = found.correction if strength else None
     if wanted is None and not strip:
         copy(photo.path, out)
         return

@@ -61,11 +61,15 @@ class Correction:
     support: np.ndarray | None = None
 
 
-def found_nothing(small: Small, answer: Answer) -> bool:
-    """Whether a photo stays as it is: a shut gate, a detector that found nothing, or a change that nobody could see."""
+def changing(small: Small, answer: Answer, mask: np.ndarray | None = None) -> float:
+    """The share of the area that changes, where ``mask`` (S x S in [0, 1]) allows it.
+
+    0, and the photo stays as it is: a shut gate, a detector that found nothing, or a change that nobody could see.
+    """
     if answer.mask is not None and (answer.mask.max() <= 0 if answer.is_gated else answer.mask.max() < DETECTED):
-        return True
-    return bool(abs(answer.image - small.srgb).max() < LEAST)
+        return 0.0
+    change = abs(answer.image - small.srgb).max(axis=-1) * (1 if mask is None else mask)
+    return float((change >= LEAST).mean())
 
 
 def of(small: Small, answer: Answer, is_of_this_size: bool) -> Correction:

@@ -201,7 +201,9 @@ def problems(path: Path) -> Iterator[None]:
         yield
     except pyvips.Error as error:
         said = str(error).strip().splitlines()
-        raise ImageProblem(path, f"is truncated or damaged: {said[-1] if said else 'no reason is given'}") from None
+        raise ImageProblem(
+            path, f"is truncated or damaged: {said[-1].strip() if said else 'no reason is given'}"
+        ) from None
     except metadata.Damaged as error:
         raise ImageProblem(path, f"is truncated or damaged: {error}") from None
     except OSError as error:

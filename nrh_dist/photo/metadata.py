@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 from nrh_dist.photo import tiff
 
-ICC, MULTI_PICTURE = b"ICC_PROFILE\0", b"MPF\0"
+JFIF, ICC, MULTI_PICTURE = b"JFIF\0", b"ICC_PROFILE\0", b"MPF\0"
 START, SCAN, COMMENT = 0xD8, 0xDA, 0xFE  # JPEG's markers
 APP0, APP1, APP2, APP14, APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
 # Of PNG: what belongs to the encoded pixels. All else is said about the picture.
@@ -154,8 +154,9 @@ def _write(piece: Piece, pixels: BinaryIO, file: BinaryIO) -> None:
 
 def _jpeg(source: Content, bare: Content, profile: bool) -> list[Piece]:
     own, scan = segments(bare)
-    kept = [one for one in segments(source)[0] if _is_about(one) and (profile or not one.content.startswith(ICC))]
-    first = [one for one in own if one.marker == APP0]
+    said = segments(source)[0]
+    kept = [one for one in said if _is_about(one) and (profile or not one.content.startswith(ICC))]
+    first = [one for one in said if one.marker == APP0 and one.content.startswith(JFIF)]  # it tells the size in print
     others = [one for one in own if one.marker != APP0]
     written = [_segment(one) for one in [*first, *kept, *others]]
     return [bytes((0xFF, START)), *written, range(scan, len(bare))]

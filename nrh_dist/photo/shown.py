@@ -28,14 +28,21 @@ def preview(path: Path, side: int = SIDE) -> np.ndarray:
 
 
 def overlay(shown: np.ndarray, small: Small, answer: Answer) -> np.ndarray:
-    """``shown`` with red where the model found an object too dark and made it brighter, green where too bright."""
+    """``shown``, H x W x 3 uint8, under its ``tint``."""
+    layer = tint(shown.shape[1], shown.shape[0], small, answer).astype(np.float32)
+    over = layer[..., 3:] / 255
+    return np.rint(shown * (1 - over) + layer[..., :3] * over).clip(0, 255).astype(np.uint8)
+
+
+def tint(width: int, height: int, small: Small, answer: Answer) -> np.ndarray:
+    """Red where the model found an object too dark and made it brighter, green where too bright: H x W x 4 uint8."""
     assert answer.mask is not None
     brighter = (answer.image - small.srgb).mean(axis=-1, keepdims=True) > 0
     colour = np.where(brighter, np.array(TOO_DARK, np.float32), np.array(TOO_BRIGHT, np.float32))
     share = (SHARE * answer.mask[..., None]).astype(np.float32)
-    size = (shown.shape[1], shown.shape[0])
-    tint, over = (_enlarged(one, size) for one in (colour * share, share))
-    return np.rint(shown * (1 - over) + tint).clip(0, 255).astype(np.uint8)
+    colours, over = (_enlarged(one, (width, height)) for one in (colour * share, share))
+    layer = np.concatenate([colours / np.maximum(over, 1e-6), 255 * over], axis=-1)
+    return np.rint(layer).clip(0, 255).astype(np.uint8)
 
 
 def beside(pictures: list[np.ndarray]) -> Image.Image:

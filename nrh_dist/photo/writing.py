@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,6 @@ QUALITY_50 = 3688  # sum of the JPEG standard's table for luminance (annex K), w
 TURNS = {1: (), 2: ("fliphor",), 3: ("rot180",), 4: ("flipver",), 5: ("rot90", "fliphor"), 6: ("rot90",)}
 TURNS |= {7: ("rot270", "fliphor"), 8: ("rot270",)}
 COMPRESSIONS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 50000: "zstd"}
-FULL = "No space left"
 
 
 def write(photo: Photo, change: Change, out: Path, strip: bool = False) -> None:
@@ -34,6 +33,7 @@ def write(photo: Photo, change: Change, out: Path, strip: bool = False) -> None:
     bare = _beside(out, "bare")
     try:
         with _problems(photo, out), in_one_step(out) as partial:
+            bare.touch()  # what the disk refuses is said by the disk
             image = _changed(photo, change, in_order=not (strip and photo.orientation > 1))
             _encode(photo, _stripped(photo, image) if strip else image, bare)
             if strip:
@@ -41,7 +41,7 @@ def write(photo: Photo, change: Change, out: Path, strip: bool = False) -> None:
             else:
                 metadata.carry_over(photo.format, photo.path, bare, partial, profile=not photo.is_cmyk)
     finally:
-        bare.unlink(missing_ok=True)
+        _drop(bare)
 
 
 def encoded_anew(photo: Photo, out: Path) -> None:
@@ -78,7 +78,12 @@ def in_one_step(out: Path) -> Iterator[Path]:
     except OSError as error:
         raise ImageProblem(out, f"cannot be written: {error.strerror or error}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        _drop(partial)
+
+
+def _drop(path: Path) -> None:
+    with suppress(OSError):  # a file system that takes nothing has said so already
+        path.unlink()
 
 
 @contextmanager
@@ -87,10 +92,21 @@ def _problems(photo: Photo, out: Path) -> Iterator[None]:
     try:
         yield
     except (pyvips.Error, metadata.Damaged) as error:
-        said = str(error).strip().splitlines()[-1]
-        if FULL in said:
-            raise ImageProblem(out, f"cannot be written: {said}") from None
+        said = str(error).strip().splitlines()[-1].strip()
+        if isinstance(error, pyvips.Error) and _is_whole(photo):
+            raise ImageProblem(out, f"cannot be written, as on a full disk: {said}") from None
         raise ImageProblem(photo.path, f"is truncated or damaged: {said}") from None
+
+
+def _is_whole(photo: Photo) -> bool:
+    """Whether it decodes to its end: libvips does not tell a fault of what it reads from one of where it writes."""
+    try:
+        for one in photo.decoded():
+            if one is not None:
+                one.avg()
+    except pyvips.Error:
+        return False
+    return True
 
 
 def _beside(out: Path, kind: str) -> Path:

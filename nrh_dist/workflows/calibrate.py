@@ -50,8 +50,8 @@ def calibrate(word: str, out: Path, say: Say, data: str = "", most: float = MOST
         raise UserError(f"--most-worse {most}: must be a share of the images, above 0 and below 1")
     require_new(out)
     path = select.resolve(word)
-    pack, rows = validation(path, data, say)
     model = gated(path)
+    pack, rows = validation(path, data, say)
     say(f"scanning {len(THRESHOLDS)} thresholds and {len(STRENGTHS)} strengths on {len(rows):,} validation composites")
     progress = Progress(len(rows), say)
     device = own_device()
@@ -76,8 +76,11 @@ def validation(path: Path, data: str, say: Say) -> tuple[Pack, np.ndarray]:
     config = configuration.from_flat(checkpoint.read_meta(path)["config"])
     if data:
         config.data.pack, config.data.root = (data, None) if is_remote(data) else (None, data)
-    pack = open_pack(find_pack(config, say))
-    return pack, split_rows(pack, config)[1]
+    try:
+        pack = open_pack(find_pack(config, say))
+        return pack, split_rows(pack, config)[1]
+    except UserError as error:
+        raise UserError(f"{error}. Here --data names other data, as nrh data coco-exp --split val makes them") from None
 
 
 def photos_of(pack: Pack, rows: np.ndarray) -> np.ndarray:

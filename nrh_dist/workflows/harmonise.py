@@ -1,6 +1,7 @@
 """``nrh harmonise``: photos and folders of photos, one after the other; what goes wrong with one stops no other."""
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import NamedTuple
 
 from nrh_dist.data.images import ImageProblem
 from nrh_dist.engine import chosen
+from nrh_dist.engine.notice import Notice, asked_by
 from nrh_dist.engine.predict import Found, Harmoniser, load, read_mask_of, write, write_mask
 from nrh_dist.engine.progress import Say
 from nrh_dist.errors import UserError
@@ -41,21 +43,36 @@ class Task(NamedTuple):
     place: Path
 
 
+class Files(NamedTuple):
+    """What is written for one photo."""
+
+    photo: Path
+    mask: Path | None
+    compared: Path | None
+
+
 def harmonise(words: Sequence[Path], out: Path, checkpoint: str | None, wishes: Wishes, say: Say) -> bool:
     """Harmonise all photos of ``words`` into the folder ``out``; whether all went well.
 
     Names and sub-folders stay. A line for each photo, also for one that cannot be used. ``UserError``, before anything
-    is written: no such photo, two photos of one name, a photo that would be written over itself, no checkpoint, or a
-    wish that the model cannot grant.
+    is written: no such photo, two files of one name, a photo that would be written over itself, no checkpoint, or a
+    wish that the model cannot grant. Ctrl-C and SIGTERM let the photo at hand be finished; a second one ends at once.
     """
     tasks = [*listed(words, out)]
-    _require_places(tasks, out)
+    _require_places(tasks, out, wishes)
     model = opened(checkpoint, say)
     _require_grantable(model, wishes, tasks)
-    done = [_said(model, task, out, wishes, say) for task in tasks]
+    done: list[str] = []
+    with asked_by(signal.SIGINT, signal.SIGTERM) as asked:  # libvips would swallow the exception of Ctrl-C
+        for task in tasks:
+            if asked() != Notice.NONE:
+                break
+            done.append(_said(model, task, out, wishes, say))
     corrected, same, bad = (sum(one == kind for one in done) for kind in ("corrected", "same", "bad"))
     if len(tasks) > 1:
-        say(f"{len(tasks)} photos: {corrected} corrected, {same} left as they are, {bad} with problems")
+        say(f"{len(done)} photos: {corrected} corrected, {same} left as they are, {bad} with problems")
+    if len(done) < len(tasks):
+        raise UserError(f"interrupted: {len(tasks) - len(done)} photos are left, from {tasks[len(done)].photo} on")
     return not bad
 
 
@@ -86,7 +103,7 @@ def listed(words: Sequence[Path], out: Path) -> Iterator[Task]:
 
 def _below(folder: Path, out: Path) -> Iterator[Task]:
     own = out.resolve()
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=_refuse):
         inside = Path(place)
         folders[:] = sorted(name for name in folders if not name.startswith(".") and (inside / name).resolve() != own)
         for name in sorted(names):
@@ -94,14 +111,27 @@ def _below(folder: Path, out: Path) -> Iterator[Task]:
                 yield Task(inside / name, (inside / name).relative_to(folder))
 
 
-def _require_places(tasks: Sequence[Task], out: Path) -> None:
-    places: dict[Path, Path] = {}
-    for photo, place in tasks:
-        if place in places:
-            raise UserError(f"{places[place]} and {photo} would both become {out / place}: give them one at a time")
-        places[place] = photo
-        if (out / place).resolve() == photo.resolve():
-            raise UserError(f"{photo} would be written over itself: give another folder with -o")
+def _refuse(error: OSError) -> None:
+    raise UserError(f"cannot look into {error.filename}: {error.strerror or error}")
+
+
+def _require_places(tasks: Sequence[Task], out: Path, wishes: Wishes) -> None:
+    if out.suffix.lower() in EXTENSIONS and not out.is_dir():
+        raise UserError(f"-o {out} would be a folder, as photos keep their names: give a folder's name")
+    owners: dict[Path, Path] = {}
+    for task in tasks:
+        for path in filter(None, _files(task, out, wishes)):
+            if path in owners:
+                raise UserError(f"{owners[path]} and {task.photo} would both write {path}: give them one at a time")
+            owners[path] = task.photo
+            if path.resolve() == task.photo.resolve():
+                raise UserError(f"{task.photo} would be written over itself: give another folder with -o")
+
+
+def _files(task: Task, out: Path, wishes: Wishes) -> Files:
+    target = out / task.place
+    mask, compared = (target.with_name(f"{target.stem}-{name}") for name in ("mask.png", "compare.jpg"))
+    return Files(target, mask if wishes.save_mask else None, compared if wishes.compare else None)
 
 
 def _require_grantable(model: Harmoniser, wishes: Wishes, tasks: Sequence[Task]) -> None:
@@ -125,13 +155,10 @@ def _said(model: Harmoniser, task: Task, out: Path, wishes: Wishes, say: Say) ->
 
 
 def _one(model: Harmoniser, task: Task, out: Path, wishes: Wishes) -> tuple[str, str]:
-    target = out / task.place
-    extras = {
-        "mask": target.with_name(f"{target.stem}-mask.png") if wishes.save_mask else None,
-        "compare": target.with_name(f"{target.stem}-compare.jpg") if wishes.compare else None,
-    }
-    for path in (target, *extras.values()):
-        if path is not None and path.exists() and not wishes.force:
+    files = _files(task, out, wishes)
+    target = files.photo
+    for path in files:
+        if path and path.exists() and not wishes.force:
             raise UserError(f"{task.photo}: {path} exists; --force replaces it")
     photo = open_photo(task.photo)
     mask = read_mask_of(photo, _mask_path(wishes.mask, task)) if wishes.mask else None
@@ -141,10 +168,12 @@ def _one(model: Harmoniser, task: Task, out: Path, wishes: Wishes) -> tuple[str,
     except OSError as error:
         raise UserError(f"cannot make {target.parent}: {error.strerror or error}") from None
     write(photo, found, target, wishes.strength, mask, wishes.strip)
-    if extras["mask"]:
-        write_mask(photo, found, extras["mask"])
-    if extras["compare"]:
-        compare(photo, target, found, extras["compare"])
+    if files.mask:
+        write_mask(photo, found, files.mask)
+    if files.compared:
+        compare(photo, target, found, files.compared)
+    if wishes.strength == 0:
+        return "same", f"{task.photo}: strength 0, left as it is: {target}"
     if found.correction is None:
         what = "written without what it says about itself" if wishes.strip else "the same file"
         return "same", f"{task.photo}: nothing to correct, {what}: {target}"

@@ -7,9 +7,9 @@ photo only from its own page, fetches nothing, and keeps the last photos in a te
 import asyncio
 import io
 import json
+import signal
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_urlsafe
@@ -31,7 +31,8 @@ from nrh_dist.workflows.harmonise import notes_of, opened
 HOST, NAMES = "127.0.0.1", ("127.0.0.1", "localhost")
 PAGES = Path(__file__).parent / "pages"
 FILES = {"/": "serve.html", "/serve.js": "serve.js", "/serve.css": "serve.css"}
-TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".jpg": "image/jpeg", ".png": "image/png"}
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 BYTES_LIMIT, PIXEL_LIMIT = 128 << 20, 100_000_000
 KEPT = 8  # photos
 FROM_THE_PAGE = "X-From-Page"  # a header that pages of other origins cannot send
@@ -51,7 +52,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True)
 class Kept:
-    """A photo that was sent: its name at home, what was found, and the pictures of it by name, as JPEG."""
+    """A photo that was sent: its name at home, what was found, and the pictures of it by their files' names."""
 
     name: str
     photo: Photo
@@ -103,17 +104,20 @@ class Studio:
         out = self.folder / f"{path.name}-after"
         write(photo, found, out)
         before, after = shown.preview(path), shown.preview(out)
-        pictures = {"before": before, "after": after}
+        pictures = {"before.jpg": before, "after.jpg": after}
         if found.answer.mask is not None:
-            pictures["found"] = shown.overlay(before, found.small, found.answer)
-        return Kept(name, photo, found, {key: _jpeg(one) for key, one in pictures.items()})
+            pictures["found.png"] = shown.tint(before.shape[1], before.shape[0], found.small, found.answer)
+        return Kept(name, photo, found, {key: _encoded(key, one) for key, one in pictures.items()})
 
 
 STUDIO = web.AppKey("STUDIO", Studio)
 
 
 def serve(checkpoint: str | None, port: int, say: Say) -> None:
-    """Answer on ``port`` (0: any) until Ctrl-C. ``UserError``: no checkpoint, one that needs a mask, a port in use."""
+    """Answer on ``port`` (0: any) until a signal of ``ENDS``.
+
+    ``UserError``: no checkpoint, one that needs a mask, a port in use.
+    """
     model = opened(checkpoint, say)
     if model.network.needs_mask:
         raise UserError(
@@ -121,8 +125,7 @@ def serve(checkpoint: str | None, port: int, say: Say) -> None:
         )
     with TemporaryDirectory(prefix="nrh-serve-") as folder:
         try:
-            with suppress(KeyboardInterrupt):
-                asyncio.run(_serve(Studio(model, Path(folder)), port, say))
+            asyncio.run(_serve(Studio(model, Path(folder)), port, say))
         except OSError as error:
             raise UserError(f"cannot listen on port {port}: {error.strerror or error}; --port names another") from None
 
@@ -130,12 +133,15 @@ def serve(checkpoint: str | None, port: int, say: Say) -> None:
 async def _serve(studio: Studio, port: int, say: Say) -> None:
     runner = web.AppRunner(application(studio), access_log=None)
     await runner.setup()
+    ended = asyncio.Event()
+    for number in ENDS:  # all of them leave the folder of photos to be cleared away
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
     try:
         site = web.TCPSite(runner, HOST, port)
         await site.start()
         address = runner.addresses[0]
         say(f"open http://{HOST}:{address[1]} (on this machine alone; Ctrl-C ends it)")
-        await asyncio.Event().wait()
+        await ended.wait()
     finally:
         await runner.cleanup()
 
@@ -147,7 +153,7 @@ def application(studio: Studio) -> web.Application:
     for place in FILES:
         app.router.add_get(place, _page)
     app.router.add_post("/photos", _take)
-    app.router.add_get("/photos/{photo}/{picture}.jpg", _picture)
+    app.router.add_get("/photos/{photo}/{picture}", _picture)
     app.router.add_get("/photos/{photo}", _download)
     return app
 
@@ -199,7 +205,7 @@ async def _picture(request: web.Request) -> web.Response:
     picture = kept.pictures.get(request.match_info["picture"])
     if picture is None:
         raise web.HTTPNotFound(reason="there is no such picture")
-    return web.Response(body=picture, content_type="image/jpeg")
+    return web.Response(body=picture, content_type=TYPES[Path(request.match_info["picture"]).suffix])
 
 
 async def _download(request: web.Request) -> web.StreamResponse:
@@ -237,7 +243,7 @@ def _too_large() -> str:
     return f"the file is larger than {BYTES_LIMIT >> 20} MiB"
 
 
-def _jpeg(picture: np.ndarray) -> bytes:
+def _encoded(name: str, picture: np.ndarray) -> bytes:
     out = io.BytesIO()
-    Image.fromarray(picture).save(out, "JPEG", quality=shown.QUALITY)
+    Image.fromarray(picture).save(out, "PNG" if name.endswith(".png") else "JPEG", quality=shown.QUALITY)
     return out.getvalue()

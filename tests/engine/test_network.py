@@ -117,6 +117,8 @@ def test_what_cannot_be_exported(checkpoints, tmp_path):
     (tmp_path / "b.onnx").touch()
     with pytest.raises(UserError, match="exists"):
         onnx.export(checkpoints("dih_nm"), tmp_path / "b.onnx", print)
+    with pytest.raises(UserError, match=r"ends in \.onnx"):
+        onnx.export(checkpoints("dih_nm"), tmp_path / "model", print)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
         onnx.export(checkpoints("dih_nm"), tmp_path / "file" / "c.onnx", print)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import pyvips
 from networks import SIZE, brighter, gated, harmoniser, idle
+from PIL import Image
 
 from nrh_dist.data.scenes import draw
 from nrh_dist.engine.network import FIELD, IMAGE, MASK
@@ -136,12 +137,12 @@ def test_when_nothing_is_found():
     photo = np.full((SIZE, SIZE, 3), 0.5, np.float32)
     small = Small(photo, photo)
     other, mask = photo + 0.2, np.zeros((SIZE, SIZE), np.float32)
-    assert correction.found_nothing(small, Answer(photo + 0.4 / 255))
-    assert not correction.found_nothing(small, Answer(other))
-    assert correction.found_nothing(small, Answer(other, mask + 0.49))
-    assert not correction.found_nothing(small, Answer(other, mask + 0.5))
-    assert correction.found_nothing(small, Answer(other, mask, is_gated=True))
-    assert not correction.found_nothing(small, Answer(other, mask + 0.01, is_gated=True))
+    assert not correction.changing(small, Answer(photo + 0.4 / 255))
+    assert correction.changing(small, Answer(other))
+    assert not correction.changing(small, Answer(other, mask + 0.49))
+    assert correction.changing(small, Answer(other, mask + 0.5))
+    assert not correction.changing(small, Answer(other, mask, is_gated=True))
+    assert correction.changing(small, Answer(other, mask + 0.01, is_gated=True))
 
 
 def test_an_array_in_which_nothing_is_found_comes_back():
@@ -171,8 +172,15 @@ def test_arrays_that_are_no_photos():
             model(bad)
     with pytest.raises(ValueError, match="0, no change, to 1"):
         model(good, strength=1.1)
+    for bad in (Image.fromarray(good), good.tolist(), "photo.jpg"):
+        with pytest.raises(ValueError, match="a photo is a numpy array"):
+            model(bad)
+    with pytest.raises(ValueError, match="a mask is a numpy array"):
+        model(good, 0.5)
     with pytest.raises(ValueError, match="a mask is H x W"):
         model(good, mask=np.zeros((8, 7), np.float32))
+    with pytest.raises(ValueError, match=r"a mask is in \[0, 1\], not in levels: this one holds 0 to 255"):
+        model(good, mask=np.diag([255] * 8).astype(np.uint8))
     with pytest.raises(ValueError, match="dih_m needs the mask"):
         brighter(name="dih_m")(good)
 

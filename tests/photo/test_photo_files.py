@@ -239,7 +239,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
     path = photo_files.write(tmp_path / "a.png", "png", photo_files.picture())
     monkeypatch.setattr(writing, "_encode", fail)
-    with pytest.raises(ImageProblem, match=r"b\.png: cannot be written: .*No space left"):
+    with pytest.raises(ImageProblem, match=r"b\.png: cannot be written, .*No space left"):
         harmonised(path, tmp_path / "b.png")
     assert [one.name for one in tmp_path.iterdir()] == ["a.png"]
 
@@ -281,3 +281,11 @@ def test_a_jpeg_whose_tables_pillow_cannot_tell_is_written_all_the_same(tmp_path
     unchanged(photo, tmp_path / "b")
     monkeypatch.undo()
     assert (tmp_path / "b").stat().st_size > 0
+
+
+def test_the_size_in_print_stays(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(photo_files.picture()).save(path, dpi=(300, 300))
+    harmonised(path, tmp_path / "b.jpg")
+    with Image.open(tmp_path / "b.jpg") as image:
+        assert image.info["dpi"] == (300, 300)

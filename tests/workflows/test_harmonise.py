@@ -2,12 +2,15 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import photo_files
 import pytest
+import pyvips
 from choices import make_real_run
 from networks import brighter, harmoniser, idle
 from PIL import Image
@@ -16,6 +19,7 @@ from nrh_dist import cli
 from nrh_dist.engine import chosen
 from nrh_dist.engine.network import IMAGE
 from nrh_dist.errors import UserError
+from nrh_dist.photo import writing
 from nrh_dist.workflows import harmonise as module
 from nrh_dist.workflows.harmonise import Wishes, harmonise
 
@@ -79,8 +83,13 @@ def test_nothing_is_overwritten(tmp_path, run):
 def test_two_photos_of_one_name_are_refused_before_anything(tmp_path, run):
     for name in ("one/a.png", "two/a.png"):
         photo(tmp_path / name)
-    with pytest.raises(UserError, match=r"one/a\.png and .*two/a\.png would both become"):
+    with pytest.raises(UserError, match=r"one/a\.png and .*two/a\.png would both write .*out/a\.png: give"):
         run(["one/a.png", "two"])
+    for name in ("in/b.png", "in/b-mask.png", "in/c.jpg", "in/c.png"):
+        photo(tmp_path / name)
+    for wishes, name in (({"save_mask": True}, "b-mask.png"), ({"compare": True}, "c-compare.jpg")):
+        with pytest.raises(UserError, match=f"both write .*{name}"):
+            run(["in"], force=True, **wishes)
     assert not (tmp_path / "out").exists()
 
 
@@ -89,6 +98,23 @@ def test_words_that_are_no_photos(tmp_path, run):
     for word, said in (("none.jpg", "there is no photo or folder at"), ("empty", "holds no photo")):
         with pytest.raises(UserError, match=said):
             run([word])
+    photo(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"b\.png would be a folder"):
+        run(["a.png"], "b.png")
+
+
+def test_a_folder_that_may_not_be_looked_into_is_told(tmp_path, run, monkeypatch):
+    photo(tmp_path / "in/deep/a.png")
+    look = os.scandir
+
+    def refused(place):
+        if Path(place).name == "deep":
+            raise PermissionError(13, "Permission denied", place)
+        return look(place)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(UserError, match=r"cannot look into .*deep: Permission denied"):
+        run(["in"])
 
 
 def test_a_photo_in_which_nothing_is_found_is_the_same_file(tmp_path, run):
@@ -96,6 +122,30 @@ def test_a_photo_in_which_nothing_is_found_is_the_same_file(tmp_path, run):
     well, (said,) = run(["a.jpg"], model=idle())
     assert well and "nothing to correct, the same file" in said
     assert (tmp_path / "out/a.jpg").read_bytes() == path.read_bytes()
+
+
+def test_without_strength_or_place_it_is_the_same_file_too(tmp_path, run):
+    path = photo(tmp_path / "a.jpg")
+    Image.fromarray(np.zeros((64, 96), np.uint8)).save(tmp_path / "black.png")
+    for wishes, expected in (
+        ({"strength": 0.0}, "strength 0"),
+        ({"mask": tmp_path / "black.png"}, "nothing to correct"),
+    ):
+        well, (said,) = run(["a.jpg"], force=True, **wishes)
+        assert well and expected in said
+        assert (tmp_path / "out/a.jpg").read_bytes() == path.read_bytes()
+
+
+def test_the_share_that_changes_is_that_inside_the_mask(tmp_path, run):
+    photo(tmp_path / "a.png")
+    mask = np.zeros((64, 96), np.uint8)
+    mask[:32] = 255
+    Image.fromarray(mask).save(tmp_path / "upper.png")
+    shares = []
+    for wishes in ({}, {"mask": tmp_path / "upper.png"}):
+        _, (said,) = run(["a.png"], force=True, model=brighter(16, 48, 0, 64), **wishes)
+        shares.append(int(said.split("corrected, ")[1].split(" %")[0]))
+    assert shares == [50, 25]
 
 
 def test_what_is_made_beside(tmp_path, run):
@@ -224,6 +274,42 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, run):
     (tmp_path / "file").touch()
     well, (said,) = run(["a.png"], "file/out")
     assert not well and "cannot make" in said
+
+
+def test_a_disk_that_takes_nothing_is_not_the_photos_fault(tmp_path, run, monkeypatch):
+    photo(tmp_path / "a.png")
+
+    def full(*_):
+        raise pyvips.Error("vips2png: unable to write to target a.png")
+
+    monkeypatch.setattr(writing, "_encode", full)
+    well, (said,) = run(["a.png"])
+    assert not well and "out/a.png: cannot be written, as on a full disk: vips2png" in said
+    monkeypatch.setattr(Path, "touch", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+    well, (said,) = run(["a.png"])
+    assert not well and said.endswith("out/a.png: cannot be written: Read-only file system")
+    assert found(tmp_path / "out") == []
+
+
+def test_a_signal_lets_the_photo_at_hand_be_finished(tmp_path):
+    """Sent while libvips is at work, whose callbacks would swallow the exception of Ctrl-C."""
+    checkpoint = make_real_run(tmp_path / "runs", "run", "dih_nm")
+    (tmp_path / "in").mkdir()
+    photo_files.write(tmp_path / "in/0.jpg", "jpeg", photo_files.picture(3000, 2000))
+    for number in range(1, 6):
+        shutil.copy(tmp_path / "in/0.jpg", tmp_path / f"in/{number}.jpg")
+    for number, out in ((signal.SIGINT, "one"), (signal.SIGTERM, "two")):
+        words = ["harmonise", str(tmp_path / "in"), "-o", str(tmp_path / out), "--checkpoint", str(checkpoint)]
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "nrh_dist", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert "corrected" in process.stdout.readline()
+        process.send_signal(number)
+        said, problem = process.communicate(timeout=60)
+        done = len(found(tmp_path / out))
+        assert process.returncode == 1 and 1 < done < 6, said
+        assert problem == f"nrh: interrupted: {6 - done} photos are left, from {tmp_path}/in/{done}.jpg on\n"
+        assert found(tmp_path / out) == [f"{number}.jpg" for number in range(done)]
 
 
 def test_the_last_choice_is_used_where_none_is_named(tmp_path, monkeypatch, capsys):

@@ -87,10 +87,11 @@ def test_a_photo_comes_back_with_all_it_says(started, photo):
     server = started()
     status, told = server.send(photo.read_bytes(), "a%20photo.jpg")
     assert status == 200 and told["name"] == "a photo.jpg" and told["changed"] and told["size"] == "640 × 480"
-    assert told["pictures"] == ["after", "before", "found"]
+    assert told["pictures"] == ["after.jpg", "before.jpg", "found.png"]
     for name in told["pictures"]:
-        status, headers, body = server.ask("GET", f"/photos/{told['photo']}/{name}.jpg")
-        assert status == 200 and headers["Content-Type"] == "image/jpeg" and body.startswith(b"\xff\xd8")
+        status, headers, body = server.ask("GET", f"/photos/{told['photo']}/{name}")
+        kind, start = ("jpeg", b"\xff\xd8") if name.endswith(".jpg") else ("png", b"\x89PNG")
+        assert status == 200 and headers["Content-Type"] == f"image/{kind}" and body.startswith(start)
     status, headers, whole = server.ask("GET", f"/photos/{told['photo']}?strength=1")
     assert status == 200 and headers["Content-Disposition"] == "attachment; filename*=UTF-8''a%20photo.jpg"
     _, _, half = server.ask("GET", f"/photos/{told['photo']}?strength=0.5")
@@ -243,3 +244,15 @@ def test_the_verb_ends_with_ctrl_c_and_tells_of_a_port_in_use(tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 0 and said == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_no_photo_stays_behind_however_it_is_ended(tmp_path, number):
+    path = make_real_run(tmp_path, "run", "dih_nm")
+    words = [sys.executable, "-m", "nrh_dist", "serve", "--checkpoint", str(path), "--port", "0"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, env=environment)
+    process.stdout.readline()
+    assert [*tmp_path.glob("nrh-serve-*")]
+    process.send_signal(number)
+    assert process.wait(timeout=20) == 0 and not [*tmp_path.glob("nrh-serve-*")]

@@ -29,12 +29,13 @@ async function send(photo) {
 async function show(told) {
   by("title").textContent = told.name;
   by("facts").textContent = [`${told.size} pixels`, told.said, ...told.notes].join("; ");
-  const has = told.pictures.includes("found");
+  const has = told.pictures.includes("found.png");
   by("found-choice").hidden = !has || !told.changed;
   found.checked = false;
   await Promise.all(told.pictures.map(name => {
-    by(name).src = `/photos/${told.photo}/${name}.jpg`;
-    return by(name).decode().catch(() => {});
+    const picture = by(name.split(".")[0]);
+    picture.src = `/photos/${told.photo}/${name}`;
+    return picture.decode().catch(() => {});
   }));
   by("result").dataset.photo = told.photo;
   border.value = 50;
