@@ -20,7 +20,7 @@ from nrh_dist.engine import provenance, rundir, select
 from nrh_dist.engine.dist import own_device
 from nrh_dist.engine.files import write_json, write_text
 from nrh_dist.engine.lock import locked
-from nrh_dist.engine.progress import Say
+from nrh_dist.engine.progress import Progress, Say
 from nrh_dist.engine.scan import scan
 from nrh_dist.errors import UserError
 from nrh_dist.launch.evaluate import Options, evaluate
@@ -271,21 +271,25 @@ class Study:
 
     def _risk(self) -> None:
         """risk.csv: for each threshold of the gates, how often they open and what that does, on both tests."""
-        rows = []
-        for test in data.TESTS:
-            pack = cached_pack(Source(self.out / "data" / test), self.plan.scale.size, self.say)
-            chosen = pack.rows("test")
-            for name in CALIBRATED:
-                for seed in range(self.plan.seeds):
-                    model = gated(select.resolve(self.trainer.path(f"{name}-seed{seed}")))
-                    device = own_device()
-                    found = scan(model.to(device), pack, chosen, THRESHOLDS, (1.0,), device)
-                    for place, threshold in enumerate(found.thresholds):
-                        mse = found.mse[place, 0]
-                        worse = float(np.mean(mse - found.identity_mse > WORSE1))
-                        means = (found.opened[place].mean(), worse, mse.mean(), found.identity_mse.mean())
-                        rows.append([test, name, seed, threshold, *(f"{value:.6f}" for value in means), len(chosen)])
+        rows = [row for test in data.TESTS for row in self._risk_rows(test)]
         write_text(self.out / "risk.csv", "".join(f"{','.join(map(str, row))}\n" for row in [RISK, *rows]))
+
+    def _risk_rows(self, test: str) -> list[list[object]]:
+        pack = cached_pack(Source(self.out / "data" / test), self.plan.scale.size, self.say)
+        chosen, device = pack.rows("test"), own_device()
+        gates = [(name, seed) for name in CALIBRATED for seed in range(self.plan.seeds)]
+        self.say(f"{test}: scanning {len(THRESHOLDS)} thresholds of {len(gates)} gates")
+        progress = Progress(len(gates) * len(chosen), self.say)
+        rows: list[list[object]] = []
+        for name, seed in gates:
+            model = gated(select.resolve(self.trainer.path(f"{name}-seed{seed}"))).to(device)
+            found = scan(model, pack, chosen, THRESHOLDS, (1.0,), device, lambda n: progress.add(n, "scanned"))
+            for place, threshold in enumerate(found.thresholds):
+                mse = found.mse[place, 0]
+                worse = float(np.mean(mse - found.identity_mse > WORSE1))
+                means = (found.opened[place].mean(), worse, mse.mean(), found.identity_mse.mean())
+                rows.append([test, name, seed, threshold, *(f"{value:.6f}" for value in means), len(chosen)])
+        return rows
 
 
 def _plan_of(values: dict[str, Any]) -> Plan:
