@@ -22,10 +22,10 @@ from packs import write_small_pack  # noqa: E402
 from nrh_dist.engine.files import read_lines  # noqa: E402
 
 ROUNDS = 3
-EPOCHS, WARM = 6, 2  # epochs of a training, and those at its start that do not count
-WORDS = ["preset=tiny", "model.name=dih_nm", "model.width=0.25", "train.batch_size=32", f"train.epochs={EPOCHS}"]
+EPOCHS, WARM = 4, 1  # epochs of a training, and those at its start that do not count
+WORDS = ["preset=tiny", "model.name=dih_nm", "model.width=1", "train.batch_size=32", f"train.epochs={EPOCHS}"]
 WORDS += ["data.val_fraction=0.1", "track.wandb=disabled", "scale.gpus_per_worker=0"]
-PHOTOS = 640
+PHOTOS = 320
 
 
 def rate(folder: Path, workers: int) -> float:
