@@ -6,6 +6,7 @@ Prints rows of reports/scaling.md: images a second as ratios to one worker of th
 round, one after the other, so that a machine that gets slower meets all of them.
 """
 
+import os
 import statistics
 import subprocess
 import sys
@@ -36,10 +37,10 @@ def rate(folder: Path, workers: int) -> float:
 
 
 def here(folder: Path, words: list[str]) -> None:
-    """Train on this machine, by its own Ray."""
-    done = subprocess.run(
-        [sys.executable, "-m", "nrh_dist", "train", *words], capture_output=True, text=True, cwd=folder
-    )
+    """Train on this machine, by its own Ray, with one thread a worker as on the nodes."""
+    command = [sys.executable, "-m", "nrh_dist", "train", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
