@@ -3,7 +3,7 @@
 Both sides are processes of their own, started one after the other in turns: ``nrh train`` and ``torchrun ... -m
 nrh_dist.engine.run``, with the same keys and one thread a worker. What is compared is images_per_s of the last half of
 the epochs, as the run itself writes it, when Ray's helpers have started up: validation is not in it, what reports and
-checkpoints do to the next epoch is. Epochs are long enough (some ten seconds) for that to be as rare as in trainings.
+checkpoints do to the next epoch is.
 """
 
 import statistics
@@ -24,12 +24,11 @@ WORKERS = 2
 
 @dataclass(frozen=True)
 class Settings:
-    """``pairs`` of runs of ``epochs`` epochs of composites of ``photos``, the last half of which counts."""
+    """``pairs`` of runs of ``epochs`` epochs, the last half of which counts."""
 
     size: int = 128
     width: float = 0.5
-    photos: int = 640
-    epochs: int = 6
+    epochs: int = 16
     pairs: int = 5
 
 
@@ -38,7 +37,7 @@ def bench(say: Say, settings: Settings | None = None) -> list[Figure]:
     settings = settings or Settings()
     with TemporaryDirectory(prefix="nrh-bench-") as temporary:
         folder = Path(temporary)
-        pack = sample_pack(folder, settings.size, say, settings.photos)
+        pack = sample_pack(folder, settings.size, say)
         words = [
             *("preset=tiny", "model.name=dih_m", f"model.width={settings.width}", f"data.size={settings.size}"),
             *(f"data.pack={pack.root}", f"train.epochs={settings.epochs}", f"run.root={folder / 'runs'}"),

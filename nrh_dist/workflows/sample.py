@@ -14,9 +14,9 @@ from nrh_dist.engine.assemble import new_model
 from nrh_dist.engine.progress import Say
 
 
-def sample_pack(folder: Path, size: int, say: Say, photos: int = 160) -> Pack:
-    """The pack of the sample iHarmony4 data, of ``photos`` to train from, at ``size`` pixels, made in ``folder``."""
-    write_sample(folder / "sample", say=say, train_photos=photos)
+def sample_pack(folder: Path, size: int, say: Say) -> Pack:
+    """The pack of the sample iHarmony4 data at ``size`` pixels, made in ``folder``."""
+    write_sample(folder / "sample", say=say)
     return write_pack(index(Source(folder / "sample" / "iharmony4")), folder / "pack", size, 1, lambda _: None)
 
 
