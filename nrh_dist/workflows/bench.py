@@ -2,7 +2,7 @@
 
     nrh bench loader --data iharmony4      two minutes on two cores; at least 200 times a loader that decodes
     nrh bench step                         ten minutes on two cores, of which compiling takes most
-    nrh bench ray                          twelve minutes on two cores
+    nrh bench ray                          half an hour on two cores
     nrh bench evaluate                     four minutes on two cores
     nrh bench generate --images train2017 --annotations instances_train2017.json     ten minutes on two cores
     nrh bench sweep                        a quarter of an hour on two cores the first time; its trainings are kept
@@ -118,7 +118,7 @@ USES = {
 ABOUT = {
     "loader": "the feed from a pack, against decoding files and against webdataset",
     "step": "a training step, against the same models in plain PyTorch",
-    "ray": "training by two workers on Ray, against torchrun",
+    "ray": "training by one worker and by two on Ray, against torchrun",
     "evaluate": "errors against scikit-image, models together against one by one, two actors against one",
     "generate": "the COCO-Exp generator, against the naive route",
     "sweep": "the epochs that a search needs, against a full random search",

@@ -22,7 +22,9 @@ def test_the_last_half_of_the_epochs_counts(tmp_path):
 
 @pytest.mark.slow
 def test_a_pair_of_small_runs():
-    (figure,) = bench_ray.bench(print, bench_ray.Settings(size=64, width=0.25, epochs=2, pairs=1))
-    assert figure.target == 0.95 and figure.rounds == 1
-    assert 0.2 < figure.ratio < 5
-    assert figure.floor == pytest.approx(1 / figure.ratio, rel=0.01)
+    figures = bench_ray.bench(print, bench_ray.Settings(size=64, width=0.25, epochs=2, pairs=1))
+    assert [figure.name.split(", ")[1] for figure in figures] == ["one worker", "two workers"]
+    for figure in figures:
+        assert figure.target == 0.95 and figure.rounds == 1
+        assert 0.2 < figure.ratio < 5
+        assert figure.floor == pytest.approx(1 / figure.ratio, rel=0.01)
