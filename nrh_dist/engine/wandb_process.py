@@ -34,7 +34,7 @@ class Session:
         from wandb import Image
 
         shown = {"samples": [Image(path, caption=caption) for caption, path in pictures]} if pictures else {}
-        self.run.log({**row, **shown}, step=row["epoch"])
+        self.run.log({**row, **shown}, step=row["epoch"], commit=True)  # else it waits for the next
 
     def table(self, key: str, path: str) -> None:
         """A CSV file, its numbers as numbers."""
