@@ -1,12 +1,13 @@
 """Ray started or joined: one local Ray for this process, or the cluster that RAY_ADDRESS names."""
 
+import atexit
 import os
 import signal
 import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread, current_thread, main_thread
 from types import FrameType
@@ -44,6 +45,9 @@ _LOCAL = {
 }
 
 
+LEAVING_SECONDS = 3.0  # that workers have to end by themselves
+
+
 def connect(say: Say) -> None:
     """Join the cluster of RAY_ADDRESS, or start a local Ray on loopback; does nothing when already connected.
 
@@ -73,7 +77,25 @@ def connect(say: Say) -> None:
         ray.init(**options)
     except Exception as error:  # Ray raises plain ones, too, as on a machine that is too busy to start it in time
         raise _no_ray(address, " ".join(str(error).split())) from None
+    if not address:
+        atexit.register(_leave)  # runs before Ray's own
     tighten_token()
+
+
+def _leave() -> None:
+    """End the local Ray, and those of its workers that hang in their own end, as controllers of Ray Train may."""
+    import psutil
+    import ray
+
+    workers = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error, IndexError):
+            if process.cmdline()[0].startswith("ray::"):
+                workers.append(process)
+    ray.shutdown()
+    for process in psutil.wait_procs(workers, timeout=LEAVING_SECONDS)[1]:
+        with suppress(psutil.Error):
+            process.kill()
 
 
 def _no_ray(address: str | None, reason: str) -> UserError:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from tempfile import mkdtemp
 
+import psutil
 import pytest
 
 from nrh_dist.errors import UserError
@@ -95,6 +96,33 @@ def test_a_ray_of_our_own_asks_for_its_token():
         assert (home / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
     finally:
         shutil.rmtree(home)
+
+
+def test_a_worker_that_hangs_in_its_end_does_not_outlive_us():
+    """Its end hangs where Ray's does: in what runs when its process exits."""
+    code = """
+from nrh_dist.launch import session
+session.connect(lambda _: None)
+import ray
+
+@ray.remote(num_cpus=0)
+class Hanging:
+    def leave(self):
+        import atexit, os, time
+        atexit.register(time.sleep, 600)
+        return os.getpid()
+
+actor = Hanging.remote()
+print(ray.get(actor.leave.remote()), flush=True)
+actor.__ray_terminate__.remote()
+import time
+time.sleep(1)
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    pid = int(done.stdout)
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_only_what_dead_actors_reserved_is_given_back(ray_session):
