@@ -76,9 +76,16 @@ def asked_by(*numbers: signal.Signals) -> Iterator[Ask]:
     if current_thread() is not main_thread():
         yield nothing
         return
+    with restored(*numbers):
+        yield Signal(*numbers)
+
+
+@contextmanager
+def restored(*numbers: signal.Signals) -> Iterator[None]:
+    """After the block, the handlers of ``numbers`` are those of before."""
     before = {number: signal.getsignal(number) for number in numbers}
     try:
-        yield Signal(*numbers)
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

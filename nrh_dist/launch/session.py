@@ -13,7 +13,7 @@ from threading import Event, Thread, current_thread, main_thread
 from types import FrameType
 from typing import Any, TypeVar
 
-from nrh_dist.engine.notice import Left
+from nrh_dist.engine.notice import Left, restored
 from nrh_dist.engine.progress import Say
 from nrh_dist.errors import UserError
 
@@ -43,8 +43,6 @@ _LOCAL = {
     "RAY_enable_metrics_collection": "0",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
 }
-
-
 LEAVING_SECONDS = 3.0  # that workers have to end by themselves
 
 
@@ -220,7 +218,6 @@ def stopping(ask: Callable[[], None], say: Say) -> Iterator[Event]:
     if current_thread() is not main_thread():
         yield asked
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def handle(number: int, _: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -230,13 +227,10 @@ def stopping(ask: Callable[[], None], say: Say) -> Iterator[Event]:
         # In a thread: the main one may be in the midst of printing.
         Thread(target=say, args=("asked to stop: saving a checkpoint first; ask again to stop at once",)).start()
 
-    for number in before:
-        signal.signal(number, handle)
-    try:
+    with restored(signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, handle)
         yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

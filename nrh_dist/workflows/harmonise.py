@@ -172,11 +172,10 @@ def _one(model: Harmoniser, task: Task, out: Path, wishes: Wishes) -> tuple[str,
         write_mask(photo, found, files.mask)
     if files.compared:
         compare(photo, target, found, files.compared)
-    if wishes.strength == 0:
-        return "same", f"{task.photo}: strength 0, left as it is: {target}"
-    if found.correction is None:
+    if found.correction is None or wishes.strength == 0:
+        why = "nothing to correct" if found.correction is None else "strength 0"
         what = "written without what it says about itself" if wishes.strip else "the same file"
-        return "same", f"{task.photo}: nothing to correct, {what}: {target}"
+        return "same", f"{task.photo}: {why}, {what}: {target}"
     notes = "".join(f"; {note}" for note in notes_of(photo))
     return "corrected", f"{task.photo}: corrected, {100 * found.share:.0f} % of the photo changes: {target}{notes}"
 

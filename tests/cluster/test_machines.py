@@ -24,11 +24,12 @@ from nrh_dist.engine import checkpoint  # noqa: E402
 from nrh_dist.engine.files import read_lines  # noqa: E402
 from nrh_dist.engine.notice import ask_to_stop  # noqa: E402
 from nrh_dist.engine.shards import DONE  # noqa: E402
+from nrh_dist.launch.evaluate import BATCH  # noqa: E402
 
 pytestmark = pytest.mark.cluster
 INTERVAL = 20  # steps between two checkpoints
 EPOCHS = 12  # of 22 steps: half a minute
-IMAGES, BATCH = 12_000, 16  # that are scored, and at a time
+IMAGES = 12_000  # that are scored
 GRACE = 12  # seconds between the announcement and the end of a machine
 
 # What ray submit sends in the place of cluster/job.py: the same, with the slow worker.
