@@ -10,7 +10,8 @@ from torch import Tensor
 from nrh_dist import metrics
 from nrh_dist.data.feed import gather
 from nrh_dist.data.pack import Pack
-from nrh_dist.models.gated import Gated
+from nrh_dist.models.blocks import resize
+from nrh_dist.models.gated import Gated, gate
 
 BATCH = 64
 
@@ -40,7 +41,8 @@ def scan(
 ) -> Scan:
     """Score ``rows`` for each threshold and strength; ``scanned`` hears of each batch. The model is left as it was.
 
-    The encoder runs once an image, the rest once a threshold; a weaker correction is the same one, made smaller.
+    The detector runs once an image, the harmoniser once a threshold that leaves its gate open; a weaker correction is
+    the same one, made smaller.
     """
     before = model.gate_threshold, model.correction_strength
     model.eval()
@@ -50,17 +52,23 @@ def scan(
         for start in range(0, len(rows), BATCH):
             batch = gather(pack, rows[start : start + BATCH], device)
             features = model.detector.encoder(batch.composite)
+            logits = model.detector.decoder(features)
+            widest = gate(resize(logits, batch.composite.shape[-1]), 0.0).flatten(1).amax(dim=1)
+            doing_nothing = _mse(batch.composite, batch.real)
             own_errors, own_openings = [], []
             for threshold in thresholds:
                 model.gate_threshold = threshold
-                made = model(batch.composite, features=features)
-                assert made.mask is not None
-                own_openings.append((made.mask > 0).flatten(1).any(dim=1).cpu())
-                change = made.image - batch.composite
-                own_errors.append(torch.stack([_mse(batch.composite + s * change, batch.real) for s in strengths]))
+                is_open = (widest > 0) & (widest >= threshold)
+                mse = doing_nothing.repeat(len(strengths), 1)
+                if is_open.any():
+                    composite, real = batch.composite[is_open], batch.real[is_open]
+                    change = model.opened(composite, logits[is_open], features[is_open]).image - composite
+                    mse[:, is_open.cpu()] = torch.stack([_mse(composite + s * change, real) for s in strengths])
+                own_errors.append(mse)
+                own_openings.append(is_open.cpu())
             errors.append(torch.stack(own_errors))
             openings.append(torch.stack(own_openings))
-            identity.append(_mse(batch.composite, batch.real))
+            identity.append(doing_nothing)
             scanned(len(batch.rows))
     finally:
         model.gate_threshold, model.correction_strength = before

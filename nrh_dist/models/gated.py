@@ -49,7 +49,10 @@ class Gated(nn.Module):
     def forward(self, image: Tensor, mask: Tensor | None = None, features: Tensor | None = None) -> Prediction:
         """N3HW in [-1, 1]; the given mask is ignored. ``features``: the encoder's output, where it is known already."""
         features = self.detector.encoder(image) if features is None else features
-        logits = self.detector.decoder(features)
+        return self.opened(image, self.detector.decoder(features), features)
+
+    def opened(self, image: Tensor, logits: Tensor, features: Tensor) -> Prediction:
+        """What follows from the gate's ``logits``: all that depends on its threshold and the correction's strength."""
         opening = gate(resize(logits, image.shape[-1]), self.gate_threshold)
         opening = torch.ones_like(opening) if self.is_open else opening
         field = self.harmoniser(with_mask(image, opening), features if self.fused else None)

@@ -11,7 +11,7 @@ PNG throughout. A photo is in one of train, val and test, and so are those that 
 
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -162,4 +162,4 @@ def _recompressed(photo: np.ndarray) -> np.ndarray:
 
 def facts(photos: Photos) -> dict[str, Any]:
     """What tells one study's photos from another's."""
-    return {key: str(value) for key, value in asdict(photos).items()}
+    return {"coco": photos.coco and str(photos.coco), "more": [str(one) for one in photos.more]}

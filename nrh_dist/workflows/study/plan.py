@@ -96,9 +96,9 @@ NO_ABLATIONS = "no ablations"
 CUTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("ablations with one seed instead of three", {"ablation_seeds": 1}),
     ("controls with one seed instead of three", {"control_seeds": 1}),
-    ("no ablation with an encoder that learns", {"skipped": ("gated-unfrozen",)}),
     ("a sweep of 12 trials instead of 24", {"trials": 12}),
     ("a sweep of 6 trials instead of 24", {"trials": 6}),
+    ("no ablation with an encoder that learns", {"skipped": ("gated-unfrozen",)}),
     (NO_ABLATIONS, {"ablation_seeds": 0}),
     ("no controls that need a training", {"control_seeds": 0}),
 )
@@ -217,12 +217,12 @@ def pinned(words: Sequence[str]) -> tuple[int | None, Scale | None]:
     return epochs, scale
 
 
-def measure(scale: Scale, slots: int, images: Mapping[str, int]) -> Costs:
-    """Steps of all recipes at ``scale``, each in a process, as many side by side as will train so."""
+def measure(scale: Scale, slots: int, images: Mapping[str, int], words: Sequence[str]) -> Costs:
+    """Steps of all recipes at ``scale`` with ``words``, each in a process, as many side by side as will train so."""
     recipes = {one.name: one for one in (*SYSTEMS, *CONTROLS, *ABLATIONS) if not one.has_harmoniser_part}
     distinct = [one.name for one in SYSTEMS if not one.has_harmoniser_part] + [*OWN_COST]
-    configs = [config_of(recipes[name], scale) for name in distinct]
-    configs.append(config_of(recipes["ptc_dih"], scale, "model.freeze=none"))  # as the detector learns
+    configs = [config_of(recipes[name], scale, *words) for name in distinct]
+    configs.append(config_of(recipes["ptc_dih"], scale, *words, "model.freeze=none"))  # as the detector learns
     *found, detector = ordered_map(measured, configs, slots)
     known = dict(zip(distinct, found, strict=True))
     by_recipe = {name: known.get(name) or known[recipes[name].rate_of] for name in recipes}

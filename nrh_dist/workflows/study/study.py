@@ -172,7 +172,7 @@ class Study:
         }
 
         def measure(scale: Scale) -> Costs:
-            return planning.measure(scale, len(slots()), images)
+            return planning.measure(scale, len(slots()), images, self.words)
 
         epochs, scale = planning.pinned(self.words)
         return planning.fit(plan, planning.by_scale(measure, plan, seconds, self.say, scale), seconds, epochs)

@@ -58,10 +58,24 @@ def test_completeness_comes_before_resolution():
 
 def test_an_ablation_that_costs_too_much_goes_by_itself():
     dear = {SCALES[0]: costs(0.01, unfrozen=60)}
-    without = replace(Plan(), scale=SCALES[0], epochs=LEAST_EPOCHS, ablation_seeds=1, control_seeds=1)
+    without = replace(Plan(), scale=SCALES[0], epochs=LEAST_EPOCHS, ablation_seeds=1, control_seeds=1, trials=6)
     enough = estimate(replace(without, skipped=("gated-unfrozen",)), dear[SCALES[0]])
     plan = fit(Plan(), dear, enough)
     assert plan.skipped == ("gated-unfrozen",) and len(plan.ablations) == len(ABLATIONS) - 1
+
+
+def test_steps_are_measured_as_they_will_be_taken(monkeypatch):
+    """Words of the study count: what is compiled takes other steps."""
+    seen = []
+
+    def ordered_map(function, configs, slots):
+        seen.extend(configs)
+        return [Cost(0.1, 0.1, 0, "cpu") for _ in configs]
+
+    monkeypatch.setattr(planning, "ordered_map", ordered_map)
+    found = planning.measure(SCALES[0], 2, IMAGES, ["speed.channels_last=true"])
+    assert {*found.by_recipe} == {*BY_SCALE[SCALES[0]].by_recipe}
+    assert seen and all(one.speed.channels_last for one in seen)
 
 
 def test_larger_scales_are_measured_as_long_as_they_may_fit():
