@@ -227,6 +227,7 @@ def _check_model(config: Config) -> None:
     _require(0 <= model.gate_threshold < 1, "model.gate_threshold", model.gate_threshold, "must be in [0, 1)")
     in_range = 0 <= model.correction_strength <= 1
     _require(in_range, "model.correction_strength", model.correction_strength, "must be in [0, 1]")
+    _require(model.least_change >= 0, "model.least_change", model.least_change, "must be 0 or more")
     for key, value in (("loss.gate", loss.gate), ("loss.harm", loss.harm)):
         models = SUPERVISED_MODELS[key]
         rule = f"must be 0 for {model.name}: it exists for {' and '.join(models)} only"

@@ -28,8 +28,9 @@ class Model:
     ``width`` multiplies every channel count (1.0 is the paper). ``fusion_width`` and ``freeze`` are filled in by model
     when left empty. ``vgg_weights`` is torchvision's VGG16 file for a new detector; empty means torch's cache, and
     random weights where it is not there. ``residual``: DIH learns what to add to the image, not the image. ``gate``
-    (false: always open), ``gate_threshold`` and ``correction*`` belong to ``gated``; ``nrh calibrate`` chooses the
-    threshold and the strength of a finished one.
+    (false: always open), ``gate_threshold``, ``correction*`` and ``least_change`` (MSE on the 0..255 scale; a photo
+    that would change by less is left alone) belong to ``gated``; ``nrh calibrate`` chooses threshold, strength and
+    least change of a finished one.
     TensorFlow's defaults: ``initialisation=glorot batchnorm_eps=1e-3 batchnorm_momentum=0.01`` (torch's convention).
     """
 
@@ -48,6 +49,7 @@ class Model:
     correction: Literal["affine", "pixels"] = "affine"
     correction_grid: int = 8
     correction_strength: float = 1.0
+    least_change: float = 0.0
     initialisation: Literal["torch", "glorot"] = "torch"
     batchnorm_eps: float = 1e-5
     batchnorm_momentum: float = 0.1

@@ -96,6 +96,7 @@ def test_dump_loads_to_the_same(tmp_path, name, preset):
         ("model.gate=false", "of gated only"),
         ("model.correction_strength=2", "0, 1"),
         ("model.gate_threshold=1", "0, 1"),
+        ("model.least_change=-1", "0 or more"),
         ("model.name=ptc", "nrh pretrain"),
         ("run.name=../x", "letters, digits"),
         ("seed=-1", "0 or more"),

@@ -29,16 +29,17 @@ PATH_KEYS = [f"{section}.{key}" for section, key in configuration.PATH_KEYS]
 
 
 class Calibration(NamedTuple):
-    """Values of ``gate_threshold`` and ``correction_strength`` for a finished ``gated`` model, and ``why`` these."""
+    """Values of these keys of ``model`` for a finished ``gated`` one, and ``why`` these."""
 
     gate_threshold: float
     correction_strength: float
+    least_change: float
     why: str
 
     @property
     def options(self) -> dict[str, float]:
         """What of ``model`` it changes."""
-        return {"gate_threshold": self.gate_threshold, "correction_strength": self.correction_strength}
+        return {key: value for key, value in self._asdict().items() if key != "why"}
 
 
 def export(

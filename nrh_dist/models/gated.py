@@ -24,7 +24,9 @@ class Gated(nn.Module):
     first and the model starts as the identity.
 
     ``gate`` False leaves it open everywhere, which shows what the gate is good for. r is multiplied by
-    ``correction_strength``. That and ``gate_threshold`` may be set on a finished model: ``nrh calibrate`` does.
+    ``correction_strength``. A photo that would change by less than ``least_change`` (MSE on the 0..255 scale) is left
+    alone, except in training: a model of least squared error changes as much as it expects to gain, so that a small
+    change stands for doubt. These two and ``gate_threshold`` may be set on a finished model: ``nrh calibrate`` does.
     """
 
     def __init__(self, options: dict[str, Any], size: int) -> None:
@@ -34,6 +36,7 @@ class Gated(nn.Module):
         self.is_open: bool = not options.get("gate", True)  # of checkpoints from before there was a choice
         self.gate_threshold: float = options["gate_threshold"]
         self.correction_strength: float = options.get("correction_strength", 1.0)
+        self.least_change: float = options.get("least_change", 0.0)
         self.detector = Detector(options, size, classes=1)
         self.harmoniser = Harmoniser(
             options,
@@ -52,14 +55,23 @@ class Gated(nn.Module):
         return self.opened(image, self.detector.decoder(features), features)
 
     def opened(self, image: Tensor, logits: Tensor, features: Tensor) -> Prediction:
-        """What follows from the gate's ``logits``: all that depends on its threshold and the correction's strength."""
+        """What follows from the gate's ``logits``: all that depends on the values of a calibration."""
         opening = gate(resize(logits, image.shape[-1]), self.gate_threshold)
         opening = torch.ones_like(opening) if self.is_open else opening
         field = self.harmoniser(with_mask(image, opening), features if self.fused else None)
         field = self.correction_strength * field
         correction = _affine(field, image) if self.affine else field
         output = torch.where(opening > 0, image + opening * correction, image)
+        if self.least_change > 0 and not self.training:
+            is_changed = (mean_change(output, image) >= self.least_change).view(-1, 1, 1, 1)
+            output = torch.where(is_changed, output, image)
+            opening = torch.where(is_changed, opening, torch.zeros_like(opening))
         return Prediction(output, opening, logits, field=field if self.affine else None)
+
+
+def mean_change(output: Tensor, image: Tensor) -> Tensor:
+    """Mean squared difference of two N3HW in [-1, 1], on the 0..255 scale and not clamped: N."""
+    return (127.5 * (output - image)).square().mean(dim=(1, 2, 3))
 
 
 def gate(logits: Tensor, threshold: float) -> Tensor:

@@ -1,7 +1,7 @@
 """``nrh calibrate``: how reluctant a finished ``gated`` model has to be, so that it rarely makes a photo worse.
 
-The threshold of its gate and the strength of its correction are chosen on the validation photos that it was trained
-beside, never on test photos; what is written is an exported folder.
+The threshold of its gate, the strength of its correction and the least change that it makes are chosen on the
+validation photos that it was trained beside, never on test photos; what is written is an exported folder.
 """
 
 from pathlib import Path
@@ -27,17 +27,19 @@ from nrh_dist.report.statistics import MOST_WORSE, WORSE1
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(20))
 STRENGTHS = tuple(round(0.1 * step, 1) for step in range(11))  # 0: it does nothing, which harms no photo
+LEAST_CHANGES = (0.0, *(round(2 ** (step / 2), 1) for step in range(22)))  # MSE: 1, 1.4, 2, ... 1448.2
 
 
 class Choice(NamedTuple):
-    """A threshold and a strength, with what they do to the N images they were chosen on."""
+    """A threshold, a strength and a least change, with what they do to the N images they were chosen on."""
 
     threshold: float
     strength: float
+    least_change: float
     mse: float
     identity_mse: float
     worse1: Estimate
-    opened: float  # the share of images in which the gate opens
+    changed: float  # the share of images that it changes
 
 
 def calibrate(word: str, out: Path, say: Say, data: str = "", most: float = MOST_WORSE) -> Path:
@@ -59,7 +61,7 @@ def calibrate(word: str, out: Path, say: Say, data: str = "", most: float = MOST
     chosen = choose(found, photos_of(pack, rows), most)
     text = described(chosen, len(rows), most)
     say(text)
-    return export(path, [], out, say, Calibration(chosen.threshold, chosen.strength, text))
+    return export(path, [], out, say, Calibration(*chosen[:3], text))
 
 
 def gated(path: Path) -> Gated:
@@ -98,20 +100,21 @@ def choose(found: Scan, photos: np.ndarray, most: float) -> Choice:
             f"{count} validation photos are too few to tell how often it does harm: at least "
             f"{bootstrap.FEWEST_PHOTOS} are needed; give --data with more"
         )
-    places = [(t, s) for t in reversed(range(len(found.thresholds))) for s in range(len(found.strengths))]
-    worse = np.stack([found.mse[t, s] - found.identity_mse > WORSE1 for t, s in places], axis=1)
+    reluctant_first = (one for t in reversed(range(len(found.thresholds))) for one in _choices(found, t, photos))
+    return min((one for one in reluctant_first if one.worse1.bounds[1] <= most), key=lambda one: one.mse)
+
+
+def _choices(found: Scan, t: int, photos: np.ndarray) -> list[Choice]:
+    """All with the threshold at place ``t``, what changes least first."""
+    places = [(s, least) for s in range(len(found.strengths)) for least in reversed(LEAST_CHANGES)]
+    outcomes = [found.leaving_alone(t, s, least) for s, least in places]
+    worse = np.stack([mse - found.identity_mse > WORSE1 for mse, _ in outcomes], axis=1)
     shares = bootstrap.means(photos, worse.astype(float))
-    harmless = [number for number, share in enumerate(shares) if share.bounds[1] <= most]
-    best = min(harmless, key=lambda number: found.mse[places[number]].mean())
-    t, s = places[best]
-    return Choice(
-        found.thresholds[t],
-        found.strengths[s],
-        float(found.mse[t, s].mean()),
-        float(found.identity_mse.mean()),
-        shares[best],
-        float(found.opened[t].mean()),
-    )
+    threshold, identity_mse = found.thresholds[t], float(found.identity_mse.mean())
+    return [
+        Choice(threshold, found.strengths[s], least, float(mse.mean()), identity_mse, share, float(changed.mean()))
+        for (s, least), (mse, changed), share in zip(places, outcomes, shares, strict=True)
+    ]
 
 
 def described(chosen: Choice, images: int, most: float) -> str:
@@ -123,8 +126,9 @@ def described(chosen: Choice, images: int, most: float) -> str:
         )
     low, high = chosen.worse1.bounds
     return (
-        f"Gate threshold {chosen.threshold:g}, correction strength {chosen.strength:g}: on {images:,} validation "
-        f"composites MSE {chosen.mse:.2f}, {chosen.identity_mse:.2f} for doing nothing; "
-        f"{100 * chosen.worse1.value:.1f} % made worse by more than 1 (95 %: {100 * low:.1f} to {100 * high:.1f}; at "
-        f"most {100 * most:g} was asked for); the gate opens in {100 * chosen.opened:.0f} % of them."
+        f"Gate threshold {chosen.threshold:g}, correction strength {chosen.strength:g}, least change "
+        f"{chosen.least_change:g} MSE: on {images:,} validation composites MSE {chosen.mse:.2f}, "
+        f"{chosen.identity_mse:.2f} for doing nothing; {100 * chosen.worse1.value:.1f} % made worse by more than 1 "
+        f"(95 %: {100 * low:.1f} to {100 * high:.1f}; at most {100 * most:g} was asked for); "
+        f"it changes {100 * chosen.changed:.0f} % of them."
     )

@@ -4,7 +4,7 @@ from torch import nn
 
 from nrh_dist.models import build, parameter_count
 from nrh_dist.models.blocks import resize
-from nrh_dist.models.gated import gate
+from nrh_dist.models.gated import gate, mean_change
 
 VARIANTS = [
     {"correction": "affine"},
@@ -147,3 +147,25 @@ def test_a_weaker_correction_is_the_same_one_made_smaller(options, image, change
     assert torch.equal(weak.mask, whole.mask)
     model.correction_strength = 0.0
     assert torch.equal(model(image, None).image, image)
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_a_photo_that_would_change_little_is_left_alone_as_a_whole(options, image, changes):
+    model = undecided(build(options("gated", **changes), 64), image)
+    whole = model(image, None)
+    change = mean_change(whole.image, image)
+    torch.testing.assert_close(change, (127.5 * (whole.image - image)).square().flatten(1).mean(dim=1))
+    order = change.argsort()
+    model.least_change = change[order[1]].item()
+    made = model(image, None)
+    left, kept = order[:1], order[1:]
+    assert torch.equal(bits(made.image)[left], bits(image)[left]) and not made.mask[left].any()
+    assert torch.equal(made.image[kept], whole.image[kept]) and torch.equal(made.mask[kept], whole.mask[kept])
+
+
+def test_in_training_nothing_is_left_alone(options, image):
+    """It starts as the identity, and would never learn."""
+    model = build(options("gated", least_change=1e6), 64).train()
+    made = model(image, None)
+    assert made.mask.min() > 0 and made.image.requires_grad
+    assert not model.eval()(image, None).mask.any()

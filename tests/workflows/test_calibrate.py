@@ -10,32 +10,46 @@ from nrh_dist.engine.dist import Place
 from nrh_dist.engine.run import run
 from nrh_dist.engine.scan import Scan
 from nrh_dist.errors import UserError
-from nrh_dist.workflows.calibrate import STRENGTHS, THRESHOLDS, calibrate, choose, described
+from nrh_dist.workflows.calibrate import LEAST_CHANGES, STRENGTHS, THRESHOLDS, calibrate, choose, described
 
 PHOTOS = 400
 
 
 def scanned(worse: dict[float, float]) -> Scan:
-    """400 photos of MSE 100. A threshold halves it for most, and doubles it for its share in ``worse``."""
+    """400 photos of MSE 100. A threshold halves it for most, and doubles it for its share in ``worse``.
+
+    All that it touches change by 50.
+    """
     strengths = (0.0, 1.0)
     mse = np.full((len(worse), 2, PHOTOS), 100.0)
     opened = np.zeros((len(worse), PHOTOS), bool)
+    change = np.zeros((len(worse), PHOTOS))
     for place, (threshold, share) in enumerate(worse.items()):
         touched = int(PHOTOS * (1 - threshold))
         mse[place, 1, :touched] = 50
         mse[place, 1, : int(PHOTOS * share)] = 200
         opened[place, :touched] = True
-    return Scan(tuple(worse), strengths, mse, np.full(PHOTOS, 100.0), opened)
+        change[place, :touched] = 50
+    return Scan(tuple(worse), strengths, mse, np.full(PHOTOS, 100.0), opened, change)
 
 
 def test_the_best_of_those_that_rarely_do_harm():
     found = scanned({0.0: 0.1, 0.4: 0.02, 0.8: 0.0})
     chosen = choose(found, np.arange(PHOTOS), 0.05)
     assert (chosen.threshold, chosen.strength, chosen.identity_mse) == (0.4, 1.0, 100.0)
-    assert chosen.mse == pytest.approx(found.mse[1, 1].mean()) and chosen.opened == pytest.approx(0.6)
+    assert chosen.mse == pytest.approx(found.mse[1, 1].mean()) and chosen.changed == pytest.approx(0.6)
     assert chosen.worse1.value == pytest.approx(0.02) and chosen.worse1.bounds[1] <= 0.05
     assert choose(found, np.arange(PHOTOS), 0.5).threshold == 0.0
     assert "Gate threshold 0.4" in described(chosen, PHOTOS, 0.05)
+
+
+def test_small_changes_are_left_out_where_they_do_the_harm():
+    found = scanned({0.0: 0.1})
+    found.change[0, :60] = 10  # all that are made worse, and 20 others
+    chosen = choose(found, np.arange(PHOTOS), 0.05)
+    assert (chosen.strength, chosen.worse1.value, chosen.changed) == (1.0, 0, pytest.approx(340 / PHOTOS))
+    assert 10 < chosen.least_change <= 50 and chosen.mse == pytest.approx((60 * 100 + 340 * 50) / PHOTOS)
+    assert f"least change {chosen.least_change:g} MSE" in described(chosen, PHOTOS, 0.05)
 
 
 def test_the_upper_bound_counts_and_not_the_share():
@@ -78,10 +92,10 @@ def test_what_was_chosen_is_written_with_the_weights(pack, tmp_path):
     folder, said = trained(tmp_path, pack, "gated"), []
     out = calibrate(str(folder), tmp_path / "calibrated", said.append)
     model, meta = trained_model(out)
-    assert (model.gate_threshold, model.correction_strength) == tuple(
-        meta["model"][key] for key in ("gate_threshold", "correction_strength")
-    )
+    keys = ("gate_threshold", "correction_strength", "least_change")
+    assert [getattr(model, key) for key in keys] == [meta["model"][key] for key in keys]
     assert model.gate_threshold in THRESHOLDS and model.correction_strength in STRENGTHS
+    assert model.least_change in LEAST_CHANGES
     assert (
         checkpoint.fault(out) is None and config.load(out / "config.yaml").model.gate_threshold == model.gate_threshold
     )

@@ -13,11 +13,13 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from nrh_dist.report import figures
 from nrh_dist.report.figures import COLOURS, OTHER_COLOUR, STYLE, save
+from nrh_dist.report.statistics import MOST_WORSE
 from nrh_dist.report.study import compare
 from nrh_dist.report.study.collect import IDENTITY, TESTS, Study
 from nrh_dist.report.study.compare import Difference
 
 WIDTH = 7.0
+RULES = ("gate threshold", "least change")  # of risk.csv
 TEST_COLOURS = {"test-lab": "#0072B2", "test-exp": "#D55E00"}
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−"))
 
@@ -83,27 +85,37 @@ def draw_sizes(study: Study, path: Path) -> None:
 
 @matplotlib.rc_context(STYLE)
 def draw_risk(study: Study, path: Path) -> None:
-    """Over the gates' thresholds: images changed against images made worse, and against the mean gain."""
-    figure, panels = _figure(2, 3.4)
-    for test in study.tests:
-        for model, line in (("gated", "--"), ("gated_swept", "-")):
-            rows = [row for row in study.risk if row["set"] == test and row["model"] == model]
-            if not rows:
-                continue
-            seeds = sorted({row["seed"] for row in rows})
-            by_seed = [[row for row in rows if row["seed"] == seed] for seed in seeds]
-            opened = _mean(by_seed, "opened")
-            gain = _mean(by_seed, "identity_mse") - _mean(by_seed, "mse")
-            style: dict[str, Any] = {"color": TEST_COLOURS[test], "linestyle": line, "linewidth": 1.3}
-            label = f"{study.label(model)}; {TESTS[test]}"
-            panels[0].plot(100 * opened, 100 * _mean(by_seed, "worse1"), marker=".", label=label, **style)
-            panels[1].plot(100 * opened, gain, marker=".", **style)
-    panels[0].axhline(5, color="black", linewidth=0.8, linestyle=":")
-    panels[0].set(xlabel="images in which the gate opens, %", ylabel="made worse by > 1, %")
-    panels[1].axhline(0, color="black", linewidth=0.8)
-    panels[1].set(xlabel="images in which the gate opens, %", ylabel="MSE of the input − MSE")
-    figure.legend(fontsize=8, loc="outside lower center", ncols=2, frameon=False)
+    """Images changed against images made worse, and against the mean gain, for each rule of when to change one."""
+    figure = Figure((WIDTH, 3.1 * len(RULES) + 0.5), layout="constrained")
+    panels = figure.subplots(len(RULES), 2, sharex=True, sharey="col")
+    for row, rule in zip(panels, RULES, strict=True):
+        for test in study.tests:
+            for model, line in (("gated", "--"), ("gated_swept", "-")):
+                style: dict[str, Any] = {"color": TEST_COLOURS[test], "linestyle": line, "linewidth": 1.3}
+                _draw_rule(study, row, (test, model, rule), style)
+        row[0].axhline(100 * MOST_WORSE, color="black", linewidth=0.8, linestyle=":")
+        row[0].set_ylabel("made worse by > 1, %")
+        row[0].set_title(f"By {rule}", loc="left")
+        row[1].axhline(0, color="black", linewidth=0.8)
+        row[1].set_ylabel("MSE of the input − MSE")
+    for axes in panels[-1]:
+        axes.set_xlabel("images that are changed, %")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=2, frameon=False)
     save(figure, path)
+
+
+def _draw_rule(study: Study, panels: Sequence[Axes], which: tuple[str, str, str], style: dict[str, Any]) -> None:
+    """Risk and gain of one model on one test by one rule: the means over its seeds."""
+    test, model, _ = which
+    rows = [row for row in study.risk if (row["set"], row["model"], row["rule"]) == which]
+    if not rows:
+        return
+    by_seed = [[row for row in rows if row["seed"] == seed] for seed in sorted({row["seed"] for row in rows})]
+    changed = 100 * _mean(by_seed, "changed")
+    label = f"{study.label(model)}; {TESTS[test]}"
+    panels[0].plot(changed, 100 * _mean(by_seed, "worse1"), marker=".", label=label, **style)
+    panels[1].plot(changed, _mean(by_seed, "identity_mse") - _mean(by_seed, "mse"), marker=".", **style)
 
 
 @matplotlib.rc_context(STYLE)

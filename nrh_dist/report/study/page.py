@@ -136,10 +136,11 @@ def _results(study: Study, out: Path) -> list[str]:
         parts.append(_differences(study, test, "identity", "every system against doing nothing", found, out))
     parts += ["## Risk against coverage"]
     figures.draw_risk(study, out / "risk.png")
-    parts.append("![Share of images in which the gate opens, against the share made worse and the gain](risk.png)")
+    parts.append("![Share of images that are changed, against the share made worse and the gain](risk.png)")
     parts.append(
-        "Each point is a threshold of the gate, from 0 (right) to 0.95, the mean over seeds; dotted: the goal of "
-        "5 %. DIH-M, which is given the mask, makes "
+        "Each point is a threshold of the gate, from 0 (right) to 0.95, or the least change (MSE) for which a photo is "
+        "changed at all, from 0 (right) to 1,448 with a threshold of 0; the mean over seeds; dotted: the goal of "
+        f"{100 * MOST_WORSE:g} %. DIH-M, which is given the mask, makes "
         + " and ".join(
             f"{tables.shown(compare.worse1(test, test.systems['dih_m']).scaled(100), 1)} % worse ({TESTS[test.name]})"
             for test in study.tests.values()
@@ -200,8 +201,8 @@ def _method(study: Study) -> list[str]:
         "photo and what lends it its colours are of one part. Pairs are drawn by category first. PNG throughout.",
         f"Learning rates: one of {tried} for each system, by a fifth of the epochs and the lowest val/mse "
         f"(chosen: {rates}). The sweep of gated had {about['plan']['trials']} trials more.",
-        "The checkpoint with the lowest val/mse is kept. Thresholds and strengths of calibrated gates were chosen on "
-        "val (`nrh calibrate`). Each test was scored once, by `nrh evaluate`.",
+        "The checkpoint with the lowest val/mse is kept. Threshold, strength and least change of a calibrated model "
+        "were chosen on val (`nrh calibrate`). Each test was scored once, by `nrh evaluate`.",
         "Differences: image by image between runs of the same seed, the mean over seeds, bootstrap over photos "
         f"({compare.DRAWS:,} draws), intervals at {100 * (1 - LEVEL):g} % after Holm over the rows of a table; claimed "
         "only where all seeds agree in sign.",

@@ -2,11 +2,13 @@
 
 import csv
 import json
+from itertools import product
 
 import numpy as np
 import pytest
 
 from nrh_dist.errors import UserError
+from nrh_dist.report.study import figures
 from nrh_dist.report.study.collect import read
 from nrh_dist.report.study.page import write
 
@@ -84,10 +86,12 @@ def folder(tmp_path_factory):
     about |= {"rates": {"dih_m": 0.001}, "rates_tried": {"dih_m": {"0.001": 3.0}}}
     about["recipes"] = {"gated-fused": {"differs": "latent fusion"}, "dih_nm-residual": {"differs": "a difference"}}
     (out / "study.json").write_text(json.dumps(about))
-    risk = [["set", "model", "seed", "threshold", "opened", "worse1", "mse", "identity_mse", "images"]]
+    risk = [["set", "model", "seed", "rule", "value", "changed", "worse1", "mse", "identity_mse", "images"]]
     for test in ("test-lab", "test-exp"):
         for model in ("gated", "gated_swept"):
-            risk += [[test, model, seed, t, 1 - t, 0.3 * (1 - t), 90, 100, 120] for seed in range(2) for t in (0, 0.5)]
+            for rule in figures.RULES:
+                for seed, t in product(range(2), (0, 0.5)):
+                    risk.append([test, model, seed, rule, t, 1 - t, 0.3 * (1 - t), 90, 100, 120])
     with (out / "risk.csv").open("w", newline="") as file:
         csv.writer(file).writerows(risk)
     return out
