@@ -1,6 +1,6 @@
 # make setup: a virtual environment in .venv with the locked dependencies and this package
 # make demo:  everything on embedded sample data, into demo/ (about four minutes on two CPU cores)
-# make test:  style, types and tests (twenty to forty minutes on two CPU cores)
+# make test:  style, types and tests (half an hour on two CPU cores)
 # make test-slow:    what takes minutes each: whole sweeps that are killed, the demo, keys that no file may hold
 # make test-cluster: machines of namespaces under ray up and Slurm that die and come back; root, and the packages
 #                    openssh-server rsync iproute2 slurm-wlm munge (Debian)

@@ -3,8 +3,9 @@
 Both sides are trainings with the same keys and one thread a worker, ``nrh train`` and ``torchrun ... -m
 nrh_dist.engine.run``, that take turns of a few epochs: Ray's helpers are stopped with the training that they help. What
 is compared is images_per_s of the epochs of a turn but the first, which the last turn began, as the run itself writes
-it: validation is not in it, what reports and checkpoints do to the next epoch is. By one worker, which leaves a core of
-two to Ray's helpers; and by two, each of which waits for the one that a helper has interrupted.
+it: validation is not in it, what reports and checkpoints do to the next epoch is. After some turns both sides start
+anew, as a process may have luck with the memory that it gets. By one worker, which leaves a core of two to Ray's
+helpers; and by two, each of which waits for the one that a helper has interrupted.
 """
 
 import signal
@@ -28,11 +29,15 @@ ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True)
 class Settings:
-    """``pairs`` of turns of ``1 + counted`` epochs with each number of workers, after ``warm`` epochs of both sides."""
+    """``starts`` of both sides with each number of workers; each trains ``warm`` epochs, then takes ``turns``.
+
+    A turn has 1 + ``counted`` epochs.
+    """
 
     size: int = 128
     width: float = 0.5
-    pairs: int = 15
+    starts: int = 4
+    turns: int = 4
     counted: int = 2
     warm: int = 3
 
@@ -53,23 +58,31 @@ def bench(say: Say, settings: Settings | None = None) -> list[Figure]:
 
 
 def _of_workers(count: int, words: list[str], runs: Path, settings: Settings, say: Say) -> Figure:
-    nrh = [sys.executable, "-m", "nrh_dist", "train", f"scale.workers={count}"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
-    torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "nrh_dist.engine.run"]
-    names = {"ours": f"ray-{count}", "peer": f"torchrun-{count}"}
-
-    def cost(side: Training, number: int) -> float:
-        say(f"ray: {WORKERS[count]}, {side.folder.name}, turn {number + 1} of {settings.pairs}")
-        return 1 / statistics.mean(side.turn(1 + settings.counted)[1:])
-
-    with (
-        training([*nrh, *words, f"run.name={names['ours']}"], runs / names["ours"], settings.warm) as on_ray,
-        training([*torchrun, *words, f"run.name={names['peer']}"], runs / names["peer"], settings.warm, False) as alone,
-    ):
-        sides = {"ours": lambda number: cost(on_ray, number), "peer": lambda number: cost(alone, number)}
-        costs = in_turns(sides, settings.pairs)
-    ours, peer = costs["ours"], costs["peer"]
-    unit = f"images/s by {WORKERS[count]} on CPUs"
+    ours: list[float] = []
+    peer: list[float] = []
+    for start in range(settings.starts):
+        say(f"ray: {WORKERS[count]}, start {start + 1} of {settings.starts}")
+        costs = _in_turns(count, start, words, runs, settings)
+        ours += costs["ours"]
+        peer += costs["peer"]
+    unit = f"images/s by {WORKERS[count]} on CPUs, {settings.turns} turns from each of {settings.starts} starts"
     name = f"steady state on Ray Train, {WORKERS[count]}"
     found = figure(name, ratios(peer, ours), TARGET, "the same loop under torchrun", unit)
     return found.above(ours, peer, "the loop under torchrun itself")
+
+
+def _in_turns(count: int, start: int, words: list[str], runs: Path, settings: Settings) -> dict[str, list[float]]:
+    """Seconds an image of both sides, turn by turn, from one start."""
+    nrh = [sys.executable, "-m", "nrh_dist", "train", f"scale.workers={count}"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
+    torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "nrh_dist.engine.run"]
+    on_ray, alone = (f"{name}-{count}-{start}" for name in ("ray", "torchrun"))
+
+    def cost(side: Training) -> float:
+        return 1 / statistics.mean(side.turn(1 + settings.counted)[1:])
+
+    with (
+        training([*nrh, *words, f"run.name={on_ray}"], runs / on_ray, settings.warm) as ours,
+        training([*torchrun, *words, f"run.name={alone}"], runs / alone, settings.warm, parent_waits=False) as peer,
+    ):
+        return in_turns({"ours": lambda _: cost(ours), "peer": lambda _: cost(peer)}, settings.turns)

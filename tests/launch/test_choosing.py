@@ -24,6 +24,7 @@ def scores(evaluation: Path, run: str) -> list[dict[str, str]]:
         return [{**row, "run": ""} for row in csv.DictReader(file) if row["run"] == run]
 
 
+@pytest.mark.slow
 def test_an_exported_folder_is_scored_like_its_checkpoint(tmp_path, capsys):
     tree = write_tree(tmp_path / "tree", train=4, test=6)
     make_real_run(tmp_path / "runs", "one", "two_stage")

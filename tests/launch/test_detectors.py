@@ -146,6 +146,7 @@ def test_the_report_reads_it(evaluation, tmp_path):
         assert any(f"{detector['thresholds'][2]['error']:.6f}" in row.values() for row in found)
 
 
+@pytest.mark.slow
 def test_coco_photos_are_scored_whole_and_without_human_thresholds_only_the_curves_are_there(runs, photos, tmp_path):
     square = [[10, 10, 50, 10, 50, 50, 10, 50]]
     ids = range(1, 6)

@@ -89,6 +89,7 @@ def test_a_killed_actor_changes_nothing(undisturbed, runs, tree, tmp_path):
     assert content(out) == content(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_killed_driver_costs_no_image_that_was_scored(undisturbed, runs, tree, tmp_path):
     command = [sys.executable, "-m", "nrh_dist", "evaluate", *runs, "--data", str(tree), "--out", str(tmp_path / "e")]
     log = tmp_path / ".e.partial" / DONE
@@ -109,6 +110,7 @@ def test_a_killed_driver_costs_no_image_that_was_scored(undisturbed, runs, tree,
     assert [path.name for path in tmp_path.iterdir()] == ["e"]
 
 
+@pytest.mark.slow
 def test_what_was_scored_is_not_used_for_something_else(undisturbed, runs, tree, tmp_path, monkeypatch):
     """An evaluation that a failure ends keeps what it has; with other checkpoints it starts anew."""
 
@@ -144,6 +146,7 @@ def test_the_conventions_of_others_on_request(runs, tree, tmp_path):
         assert float(row["psnr_range"]) <= float(row["psnr"]) and float(row["psnr_target_max"]) <= float(row["psnr"])
 
 
+@pytest.mark.slow
 def test_a_coco_exp_set_tells_categories_and_shifts(tmp_path):
     count, said = 6, []
     write_sample(tmp_path / "sample", seed=0, say=said.append)
@@ -258,7 +261,7 @@ def test_subsets_together_and_one_alone(runs, tmp_path):
     assert "Means by sub-set" in page and "HFlickr, 16 images" in page
 
 
-@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize("value", ["nan", pytest.param("inf", marks=pytest.mark.slow)])
 def test_a_model_that_gives_no_numbers_is_counted_and_on_the_page(value, runs, tree, tmp_path):
     sound = select.resolve(runs[0])
     weights = checkpoint.read_weights(sound)

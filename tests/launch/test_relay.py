@@ -70,6 +70,7 @@ def test_a_users_mistake_is_the_users_at_once(apart, pack, tmp_path):
     assert not any("starting again" in line for line in said), said
 
 
+@pytest.mark.slow
 def test_on_the_drivers_disk_nothing_is_told_twice(ray_session, pack, tmp_path, s3, monkeypatch):
     monkeypatch.setattr(session, "is_local", lambda: False)
     said = []

@@ -127,6 +127,7 @@ def rows_of(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_on_an_empty_disk(ray_session, s3, pack, tmp_path):
     space = tmp_path / "space.yaml"
     space.write_text(SPACE)
@@ -163,8 +164,10 @@ def test_a_sweep_goes_on_on_an_empty_disk(ray_session, s3, pack, tmp_path):
 
 @pytest.mark.parametrize(
     ("schedule", "trials"),
-    [("asha: {max_epochs: 2, grace_epochs: 1, reduction_factor: 2}", 3), ("hyperband: {max_epochs: 2}", 2)],
-    ids=["asha", "hyperband"],
+    [
+        pytest.param("asha: {max_epochs: 2, grace_epochs: 1, reduction_factor: 2}", 3, id="asha"),
+        pytest.param("hyperband: {max_epochs: 2}", 2, id="hyperband", marks=pytest.mark.slow),
+    ],
 )
 def test_trials_on_other_disks_share_nothing_but_the_storage(
     ray_session, s3, pack, tmp_path, monkeypatch, schedule, trials

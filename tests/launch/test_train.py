@@ -64,6 +64,7 @@ def test_more_workers_than_cpus_and_workers_mistakes(ray_session, tmp_path, pack
         train(configured(tmp_path, pack, "optim.lr=1e30", "run.name=diverges"), print)
 
 
+@pytest.mark.slow
 def test_where_a_minimum_is_given_those_train_that_there_is_room_for(ray_session, tmp_path, pack):
     import ray
 

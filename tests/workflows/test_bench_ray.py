@@ -7,7 +7,7 @@ from nrh_dist.workflows import bench_ray
 
 @pytest.mark.slow
 def test_two_turns_of_small_runs():
-    figures = bench_ray.bench(print, bench_ray.Settings(size=64, width=0.25, pairs=2, counted=1, warm=1))
+    figures = bench_ray.bench(print, bench_ray.Settings(size=64, width=0.25, starts=2, turns=1, counted=1, warm=1))
     assert [figure.name.split(", ")[1] for figure in figures] == ["one worker", "two workers"]
     for figure in figures:
         assert figure.target == 0.95 and figure.rounds == 2

@@ -73,6 +73,7 @@ def test_files_of_others_are_not_deleted(s3, pack, capsys):
     assert open_storage(s3.address).read("thesis.tex") == b"thesis"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_sent_is_kept_and_named(ray_session, s3, pack, capsys, cache, monkeypatch):
     monkeypatch.setattr("nrh_dist.engine.storage.PAUSE_SECONDS", 0.01)
     s3.fail("busy", "PUT .*per_image", times=20)

@@ -49,7 +49,7 @@ def test_without_data_nothing_is_measured(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["space.yaml"], "nothing is started"
 
 
-@pytest.mark.parametrize("kind", ["root", "pack"])
+@pytest.mark.parametrize("kind", [pytest.param("root", marks=pytest.mark.slow), "pack"])
 def test_time_and_memory_are_measured(tmp_path, kind):
     root = write_tree(tmp_path / "tree") if kind == "root" else write_small_pack(tmp_path).root
     text = plan(tmp_path, f"data.{kind}={root}")
