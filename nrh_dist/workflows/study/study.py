@@ -49,6 +49,7 @@ SPACE = Path(__file__).parents[3] / "search_spaces" / "study.yaml"
 CALIBRATED = {"gated": "gated_calibrated", SWEPT: "gated_swept_calibrated"}
 TESTED = 1500  # composites of each test, at most
 GENERATED, GENERATING = 35.0, 0.2  # composites a second, at least, and the part of a budget that they may take
+RISK_THRESHOLDS = THRESHOLDS[::2]  # enough for a curve
 RISK = ("set", "model", "seed", "rule", "value", "changed", "worse1", "mse", "identity_mse", "images")
 
 
@@ -278,12 +279,12 @@ class Study:
         pack = cached_pack(Source(self.out / "data" / test), self.plan.scale.size, self.say)
         chosen, device = pack.rows("test"), own_device()
         gates = [(name, seed) for name in CALIBRATED for seed in range(self.plan.seeds)]
-        self.say(f"{test}: scanning {len(THRESHOLDS)} thresholds of {len(gates)} gates")
+        self.say(f"{test}: scanning {len(RISK_THRESHOLDS)} thresholds of {len(gates)} gates")
         progress = Progress(len(gates) * len(chosen), self.say)
         rows: list[list[object]] = []
         for name, seed in gates:
             model = gated(select.resolve(self.trainer.path(f"{name}-seed{seed}"))).to(device)
-            found = scan(model, pack, chosen, THRESHOLDS, (1.0,), device, lambda n: progress.add(n, "scanned"))
+            found = scan(model, pack, chosen, RISK_THRESHOLDS, (1.0,), device, lambda n: progress.add(n, "scanned"))
             rules = [("gate threshold", value, place, 0.0) for place, value in enumerate(found.thresholds)]
             rules += [("least change", value, 0, value) for value in LEAST_CHANGES]
             for rule, value, place, least in rules:
