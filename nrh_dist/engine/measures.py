@@ -22,6 +22,7 @@ PROTOCOL = {
     "chroma_drift": "mean distance in a and b of CIE Lab between output and real, inside the object",
     "correction": "<o - c, r - c> / <r - c, r - c> inside the object (o output, c composite, r real): 0 nothing was "
     "corrected, 1 all, above 1 too much, below 0 the wrong way",
+    "mse_change": "MSE of the output against the input: how much was changed",
     "change_outside": "share of the squared change from input to output that lies outside the object",
     "detected": "mean of the detector's mask inside the object",
     "detected_outside": "mean of the detector's mask outside the object",
@@ -64,6 +65,7 @@ class Measures:
             "mse_edge": metrics.mean_over(errors, self._edge),
             "chroma_drift": metrics.chroma_drift(metrics.chroma(image, inside), self._chroma),
             "correction": metrics.correction(image, self._batch.composite, real, inside),
+            "mse_change": metrics.mse(image, self._batch.composite),
             "change_outside": metrics.share_outside(image, self._batch.composite, inside),
             "detected": self._detected(prediction, inside),
             "detected_outside": self._detected(prediction, ~inside),

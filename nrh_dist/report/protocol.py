@@ -16,6 +16,7 @@ SHOWN = {
     "mse_outside": "MSE outside the mask",
     "mse_edge": "MSE along the edge",
     "chroma_drift": "drift of a and b",
+    "mse_change": "MSE of the change",
     "psnr_range": "PSNR as DoveNet's",
     "psnr_target_max": "PSNR as iSSAM's",
     "worse": "worse by > 0.01",

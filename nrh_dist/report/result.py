@@ -9,8 +9,8 @@ import numpy as np
 METRICS = ("mse", "psnr", "fmse", "lpips", "area_fraction", "identity_mse", "identity_psnr")
 # What an evaluation may leave out: numbers, then words. Its summary.json explains each in ``protocol``.
 FURTHER = (
-    "mse_outside", "mse_edge", "chroma_drift", "correction", "change_outside", "detected", "detected_outside",
-    "shift_stops", "psnr_range", "psnr_target_max",
+    "mse_outside", "mse_edge", "chroma_drift", "correction", "mse_change", "change_outside", "detected",
+    "detected_outside", "shift_stops", "psnr_range", "psnr_target_max",
 )  # fmt: skip
 WORDS = ("category", "group")  # group: what composites of one photo have in common
 NUMBERS = (*METRICS, *FURTHER)
@@ -37,6 +37,7 @@ class Result:
     mse_edge: np.ndarray
     chroma_drift: np.ndarray
     correction: np.ndarray
+    mse_change: np.ndarray
     change_outside: np.ndarray
     detected: np.ndarray
     detected_outside: np.ndarray

@@ -31,6 +31,7 @@ def test_every_measure_is_explained_and_in_its_column(batch):
     assert tuple(found) == NAMES and set(NAMES) | set(PEAKS) == set(PROTOCOL)
     assert torch.equal(found["mse"], metrics.mse(output, batch.real))
     assert torch.equal(found["identity_mse"], metrics.mse(batch.composite, batch.real))
+    assert torch.equal(found["mse_change"], metrics.mse(output, batch.composite))
     errors, inside = metrics.squared_errors(output, batch.real), metrics.object_region(batch.mask)
     assert torch.equal(found["fmse"][:2], metrics.mean_over(errors, inside)[:2])
     torch.testing.assert_close(found["correction"][:2], torch.full((2,), 0.5, dtype=torch.float64), rtol=1e-6, atol=0)

@@ -42,6 +42,7 @@ class System:
     mse: np.ndarray
     psnr: np.ndarray
     fmse: np.ndarray
+    change: np.ndarray  # MSE of the output against the input
 
     @property
     def mean_mse(self) -> np.ndarray:
@@ -132,7 +133,7 @@ def _test(name: str, folder: Path) -> Test:
 
 
 def _system(name: str, runs: list[tuple[int, Result]]) -> System:
-    columns = (np.stack([getattr(result, key) for _, result in runs]) for key in ("mse", "psnr", "fmse"))
+    columns = (np.stack([getattr(result, key) for _, result in runs]) for key in ("mse", "psnr", "fmse", "mse_change"))
     return System(name, tuple(seed for seed, _ in runs), *columns)
 
 

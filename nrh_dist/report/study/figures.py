@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from nrh_dist.report import figures
 from nrh_dist.report.figures import COLOURS, OTHER_COLOUR, STYLE, save
 from nrh_dist.report.statistics import MOST_WORSE
-from nrh_dist.report.study import compare
+from nrh_dist.report.study import compare, risk
 from nrh_dist.report.study.collect import IDENTITY, TESTS, Study
 from nrh_dist.report.study.compare import Difference
 
 WIDTH = 7.0
-RULES = ("gate threshold", "least change")  # of risk.csv
 TEST_COLOURS = {"test-lab": "#0072B2", "test-exp": "#D55E00"}
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−"))
 
@@ -36,8 +36,7 @@ def draw_learning(study: Study, path: Path) -> None:
         values = np.array([one[: min(map(len, curves[name]))] for one in curves[name]])
         epochs = np.arange(1, values.shape[1] + 1)
         axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=_colour(name), alpha=0.15, linewidth=0)
-        line = "--" if name.endswith("_swept") else "-"  # of one model: the same colour
-        axes.plot(epochs, values.mean(axis=0), line, color=_colour(name), linewidth=1.4, label=study.label(name))
+        axes.plot(epochs, values.mean(axis=0), _line(name), color=_colour(name), linewidth=1.4, label=study.label(name))
     axes.axhline(study.curves[0].identity_mse, color=COLOURS[IDENTITY], linewidth=0.9, label=study.label(IDENTITY))
     axes.set(yscale="log", xlabel="epoch", ylabel="MSE on validation composites")
     for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
@@ -85,37 +84,43 @@ def draw_sizes(study: Study, path: Path) -> None:
 
 @matplotlib.rc_context(STYLE)
 def draw_risk(study: Study, path: Path) -> None:
-    """Images changed against images made worse, and against the mean gain, for each rule of when to change one."""
-    figure = Figure((WIDTH, 3.1 * len(RULES) + 0.5), layout="constrained")
-    panels = figure.subplots(len(RULES), 2, sharex=True, sharey="col")
-    for row, rule in zip(panels, RULES, strict=True):
-        for test in study.tests:
-            for model, line in (("gated", "--"), ("gated_swept", "-")):
-                style: dict[str, Any] = {"color": TEST_COLOURS[test], "linestyle": line, "linewidth": 1.3}
-                _draw_rule(study, row, (test, model, rule), style)
+    """Images changed against images made worse, and against the gain: by the gates' threshold, and by least change."""
+    figure = Figure((WIDTH, 3.2 * (1 + len(study.tests))), layout="constrained")
+    panels = figure.subplots(1 + len(study.tests), 2, sharex=True, sharey="col")
+    for row in panels:
         row[0].axhline(100 * MOST_WORSE, color="black", linewidth=0.8, linestyle=":")
         row[0].set_ylabel("made worse by > 1, %")
-        row[0].set_title(f"By {rule}", loc="left")
         row[1].axhline(0, color="black", linewidth=0.8)
         row[1].set_ylabel("MSE of the input − MSE")
+    _draw_thresholds(study, panels[0])
+    for row, test in zip(panels[1:], study.tests.values(), strict=True):
+        row[0].set_title(f"By least change: {TESTS[test.name]}", loc="left")
+        for name in risk.uncalibrated(study):
+            found = risk.curve(test, test.systems[name])
+            style: dict[str, Any] = {"color": _colour(name), "linestyle": _line(name), "linewidth": 1.3}
+            row[0].plot(100 * found.changed, 100 * found.worse1, label=study.label(name), **style)
+            row[1].plot(100 * found.changed, found.gain, **style)
     for axes in panels[-1]:
         axes.set_xlabel("images that are changed, %")
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=2, frameon=False)
+    panels[0, 0].legend(fontsize=7.5, frameon=False)
+    handles, labels = panels[1, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=4, frameon=False)
     save(figure, path)
 
 
-def _draw_rule(study: Study, panels: Sequence[Axes], which: tuple[str, str, str], style: dict[str, Any]) -> None:
-    """Risk and gain of one model on one test by one rule: the means over its seeds."""
-    test, model, _ = which
-    rows = [row for row in study.risk if (row["set"], row["model"], row["rule"]) == which]
-    if not rows:
-        return
-    by_seed = [[row for row in rows if row["seed"] == seed] for seed in sorted({row["seed"] for row in rows})]
-    changed = 100 * _mean(by_seed, "changed")
-    label = f"{study.label(model)}; {TESTS[test]}"
-    panels[0].plot(changed, 100 * _mean(by_seed, "worse1"), marker=".", label=label, **style)
-    panels[1].plot(changed, _mean(by_seed, "identity_mse") - _mean(by_seed, "mse"), marker=".", **style)
+def _draw_thresholds(study: Study, panels: Sequence[Axes]) -> None:
+    """The gated models on both tests, a point a threshold: the means over seeds."""
+    panels[0].set_title("By threshold of the gate", loc="left")
+    for test, model in product(study.tests, ("gated", "gated_swept")):
+        rows = [row for row in study.risk if (row["set"], row["model"]) == (test, model)]
+        if not rows:
+            continue
+        by_seed = [[row for row in rows if row["seed"] == seed] for seed in sorted({row["seed"] for row in rows})]
+        opened, gain = 100 * _mean(by_seed, "opened"), _mean(by_seed, "identity_mse") - _mean(by_seed, "mse")
+        style: dict[str, Any] = {"color": TEST_COLOURS[test], "linestyle": _line(model), "linewidth": 1.3}
+        label = f"{study.label(model)}; {TESTS[test]}"
+        panels[0].plot(opened, 100 * _mean(by_seed, "worse1"), marker=".", label=label, **style)
+        panels[1].plot(opened, gain, marker=".", **style)
 
 
 @matplotlib.rc_context(STYLE)
@@ -139,6 +144,11 @@ def draw_differences(study: Study, found: dict[str, Sequence[Difference]], path:
 
 def _mean(by_seed: list[list[dict[str, str]]], column: str) -> np.ndarray:
     return np.array([[float(row[column]) for row in rows] for rows in by_seed]).mean(axis=0)
+
+
+def _line(name: str) -> str:
+    """The swept and the unswept model have one colour."""
+    return "--" if name.endswith("_swept") else "-"
 
 
 def _colour(name: str) -> str:

@@ -27,7 +27,7 @@ from nrh_dist.launch.evaluate import Options, evaluate
 from nrh_dist.launch.space import FIXED
 from nrh_dist.report.statistics import WORSE1
 from nrh_dist.report.study.page import write as write_report
-from nrh_dist.workflows.calibrate import LEAST_CHANGES, THRESHOLDS, calibrate, gated
+from nrh_dist.workflows.calibrate import THRESHOLDS, calibrate, gated
 from nrh_dist.workflows.study import data
 from nrh_dist.workflows.study import plan as planning
 from nrh_dist.workflows.study.data import Photos
@@ -50,7 +50,7 @@ CALIBRATED = {"gated": "gated_calibrated", SWEPT: "gated_swept_calibrated"}
 TESTED = 1500  # composites of each test, at most
 GENERATED, GENERATING = 35.0, 0.2  # composites a second, at least, and the part of a budget that they may take
 RISK_THRESHOLDS = THRESHOLDS[::2]  # enough for a curve
-RISK = ("set", "model", "seed", "rule", "value", "changed", "worse1", "mse", "identity_mse", "images")
+RISK = ("set", "model", "seed", "threshold", "opened", "worse1", "mse", "identity_mse", "images")
 
 
 def study(
@@ -271,7 +271,7 @@ class Study:
         return out
 
     def _risk(self) -> None:
-        """risk.csv: for each threshold of the gates and each least change, what is changed and how, on both tests."""
+        """risk.csv: for each threshold of the gates, how often they open and what that does, on both tests."""
         rows = [row for test in data.TESTS for row in self._risk_rows(test)]
         write_text(self.out / "risk.csv", "".join(f"{','.join(map(str, row))}\n" for row in [RISK, *rows]))
 
@@ -285,13 +285,11 @@ class Study:
         for name, seed in gates:
             model = gated(select.resolve(self.trainer.path(f"{name}-seed{seed}"))).to(device)
             found = scan(model, pack, chosen, RISK_THRESHOLDS, (1.0,), device, lambda n: progress.add(n, "scanned"))
-            rules = [("gate threshold", value, place, 0.0) for place, value in enumerate(found.thresholds)]
-            rules += [("least change", value, 0, value) for value in LEAST_CHANGES]
-            for rule, value, place, least in rules:
-                mse, changed = found.leaving_alone(place, 0, least)
+            for place, threshold in enumerate(found.thresholds):
+                mse, opened = found.mse[place, 0], found.opened[place]
                 worse = float(np.mean(mse - found.identity_mse > WORSE1))
-                means = (changed.mean(), worse, mse.mean(), found.identity_mse.mean())
-                rows.append([test, name, seed, rule, value, *(f"{mean:.6f}" for mean in means), len(chosen)])
+                means = (opened.mean(), worse, mse.mean(), found.identity_mse.mean())
+                rows.append([test, name, seed, threshold, *(f"{mean:.6f}" for mean in means), len(chosen)])
         return rows
 
 

@@ -12,7 +12,7 @@ Test.__test__ = False  # a test set, and no test
 
 def system(name, values):
     values = np.atleast_2d(values)
-    return System(name, tuple(range(len(values))), values, 40 - values / 50, 5 * values)
+    return System(name, tuple(range(len(values))), values, 40 - values / 50, 5 * values, np.zeros_like(values))
 
 
 def made(seeds=3, **shifts):
