@@ -120,6 +120,8 @@ def _test(name: str, folder: Path) -> Test:
         system = found["system"] + (found["derived"] or "") if found else result.run
         by_system.setdefault(system, []).append((int(found["seed"]) if found else 0, result))
     first = evaluation.results[0]
+    if not first.has("mse_change"):
+        raise UserError(f"{folder} was scored by an earlier version: delete it, and the same nrh study scores it anew")
     return Test(
         name,
         evaluation.size,

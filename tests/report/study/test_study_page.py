@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -132,3 +133,11 @@ def test_an_unfinished_study_is_none(folder, tmp_path):
     (tmp_path / "study.json").write_text(json.dumps(about))
     with pytest.raises(UserError, match="was not finished"):
         read(tmp_path)
+
+
+def test_a_test_that_does_not_tell_what_was_changed_is_scored_anew(folder, tmp_path):
+    old = shutil.copytree(folder, tmp_path / "old")
+    file = old / "evaluations" / "test-lab" / "per_image.csv"
+    file.write_text(file.read_text().replace(",mse_change", ",something", 1))
+    with pytest.raises(UserError, match="scored by an earlier version: delete it"):
+        read(old)
