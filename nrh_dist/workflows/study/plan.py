@@ -6,6 +6,7 @@ What is cut, and why, is part of the plan and of the report.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from nrh_dist import config as configuration
@@ -234,6 +235,7 @@ def config_of(recipe: Recipe, scale: Scale, *more: str) -> Config:
     return configuration.load(None, [*scale.words, *recipe.words, "track.wandb=disabled", *more])
 
 
+@cache
 def _operations(scale: Scale) -> float:
     return sum(costs(config_of(recipe, scale))[GFLOP] for recipe in SYSTEMS)
 
