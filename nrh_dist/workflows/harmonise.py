@@ -173,7 +173,7 @@ def _one(model: Harmoniser, task: Task, out: Path, wishes: Wishes) -> tuple[str,
     if files.compared:
         compare(photo, target, found, files.compared)
     if found.correction is None or wishes.strength == 0:
-        why = "nothing to correct" if found.correction is None else "strength 0"
+        why = "nothing that it would correct" if found.correction is None else "strength 0"
         what = "written without what it says about itself" if wishes.strip else "the same file"
         return "same", f"{task.photo}: {why}, {what}: {target}"
     notes = "".join(f"; {note}" for note in notes_of(photo))

@@ -86,7 +86,7 @@ class Studio:
             "name": name,
             "size": f"{width} × {height}",
             "changed": changed,
-            "said": share if changed else "nothing to correct: the photo stays as it is",
+            "said": share if changed else "nothing that it would correct: the photo stays as it is",
             "notes": notes_of(kept.photo) if changed else [],
             "pictures": sorted(kept.pictures),
         }

@@ -120,7 +120,7 @@ def test_a_folder_that_may_not_be_looked_into_is_told(tmp_path, run, monkeypatch
 def test_a_photo_in_which_nothing_is_found_is_the_same_file(tmp_path, run):
     path = photo(tmp_path / "a.jpg")
     well, (said,) = run(["a.jpg"], model=idle())
-    assert well and "nothing to correct, the same file" in said
+    assert well and "nothing that it would correct, the same file" in said
     assert (tmp_path / "out/a.jpg").read_bytes() == path.read_bytes()
 
 
@@ -129,7 +129,7 @@ def test_without_strength_or_place_it_is_the_same_file_too(tmp_path, run):
     Image.fromarray(np.zeros((64, 96), np.uint8)).save(tmp_path / "black.png")
     for wishes, expected in (
         ({"strength": 0.0}, "strength 0"),
-        ({"mask": tmp_path / "black.png"}, "nothing to correct"),
+        ({"mask": tmp_path / "black.png"}, "nothing that it would correct"),
     ):
         well, (said,) = run(["a.jpg"], force=True, **wishes)
         assert well and expected in said

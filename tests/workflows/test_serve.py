@@ -109,7 +109,7 @@ def test_a_photo_comes_back_with_all_it_says(started, photo):
 def test_a_photo_that_needs_nothing_is_told_so(started, photo):
     server = started(idle())
     _, told = server.send(photo.read_bytes())
-    assert not told["changed"] and told["said"].startswith("nothing to correct")
+    assert not told["changed"] and told["said"].startswith("nothing that it would correct")
     assert server.ask("GET", f"/photos/{told['photo']}")[2] == photo.read_bytes()
 
 
