@@ -111,6 +111,17 @@ def test_an_export_that_differs_leaves_nothing(checkpoints, tmp_path, monkeypatc
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.slow
+def test_the_proof_is_one_also_of_a_model_that_leaves_all_alone(tmp_path):
+    reluctant = [
+        make_real_run(tmp_path, f"seed{seed}", "gated", "model.least_change=1e6", f"seed={seed}") for seed in (0, 1)
+    ]
+    exported = onnx.export(reluctant[0], tmp_path / "a.onnx", print)
+    picture = np.random.default_rng(0).random((64, 64, 3), dtype=np.float32)
+    assert (open_network(exported)(picture).image == picture).all()
+    assert onnx.difference(reluctant[0], exported) < 1e-4 < onnx.difference(reluctant[1], exported)
+
+
 def test_what_cannot_be_exported(checkpoints, tmp_path):
     with pytest.raises(UserError, match="is a detector"):
         onnx.export(checkpoints("ptc"), tmp_path / "a.onnx", print)
