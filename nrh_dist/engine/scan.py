@@ -70,15 +70,16 @@ def scan(
             for threshold in thresholds:
                 model.gate_threshold = threshold
                 is_open = (widest > 0) & (widest >= threshold)
+                opened = is_open.cpu()
                 mse, changed = doing_nothing.repeat(len(strengths), 1), torch.zeros_like(doing_nothing)
-                if is_open.any():
+                if opened.any():
                     composite, real = batch.composite[is_open], batch.real[is_open]
                     output = model.opened(composite, logits[is_open], features[is_open]).image
                     change = output - composite
-                    mse[:, is_open.cpu()] = torch.stack([_mse(composite + s * change, real) for s in strengths])
-                    changed[is_open.cpu()] = mean_change(output, composite).double().cpu()
+                    mse[:, opened] = torch.stack([_mse(composite + s * change, real) for s in strengths])
+                    changed[opened] = mean_change(output, composite).double().cpu()
                 own_errors.append(mse)
-                own_openings.append(is_open.cpu())
+                own_openings.append(opened)
                 own_changes.append(changed)
             errors.append(torch.stack(own_errors))
             openings.append(torch.stack(own_openings))

@@ -20,7 +20,7 @@ ENDING_SECONDS = 60.0  # to save and end, when it is asked to
 
 
 class Training:
-    """A training that ``command`` starts, whose run is in ``folder``; it begins stopped in its ``warm``-th epoch."""
+    """A training that was started as ``process``, whose run is in ``folder`` and whose words are in ``log``."""
 
     def __init__(self, process: subprocess.Popen[bytes], folder: Path, log: Path, parent_waits: bool) -> None:
         self.process, self.folder, self.log, self.parent_waits = process, folder, log, parent_waits
@@ -40,8 +40,7 @@ class Training:
         """Ask it to end, and kill what does not."""
         processes = self._all()
         self._each("resume")
-        with suppress(psutil.Error):
-            psutil.Process(self.process.pid).terminate()
+        self.process.terminate()
         left = psutil.wait_procs(processes, timeout=ENDING_SECONDS)[1]
         for process in left:
             with suppress(psutil.Error):

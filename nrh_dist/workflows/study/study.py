@@ -286,10 +286,10 @@ class Study:
             model = gated(select.resolve(self.trainer.path(f"{name}-seed{seed}"))).to(device)
             found = scan(model, pack, chosen, RISK_THRESHOLDS, (1.0,), device, lambda n: progress.add(n, "scanned"))
             for place, threshold in enumerate(found.thresholds):
-                mse, opened = found.mse[place, 0], found.opened[place]
+                mse = found.mse[place, 0]
                 worse = float(np.mean(mse - found.identity_mse > WORSE1))
-                means = (opened.mean(), worse, mse.mean(), found.identity_mse.mean())
-                rows.append([test, name, seed, threshold, *(f"{mean:.6f}" for mean in means), len(chosen)])
+                means = (found.opened[place].mean(), worse, mse.mean(), found.identity_mse.mean())
+                rows.append([test, name, seed, threshold, *(f"{value:.6f}" for value in means), len(chosen)])
         return rows
 
 
