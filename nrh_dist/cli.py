@@ -324,11 +324,14 @@ def harmonise_verb(
     ] = False,
     strip: Annotated[bool, typer.Option("--strip", help="Leave out EXIF, profile and the like")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there")] = False,
+    skip: Annotated[bool, typer.Option("--skip-existing", help="Pass over photos whose results are there")] = False,
 ) -> None:
     """Make pasted objects match their photos, at full size, without a mask; exit code 1 if one could not be used."""
     from nrh_dist.workflows.harmonise import Wishes, harmonise
 
-    wishes = Wishes(strength, mask, save_mask, compare, strip, force)
+    if force and skip:
+        raise UserError("--force replaces what is there, --skip-existing keeps it: give one of them")
+    wishes = Wishes(strength, mask, save_mask, compare, strip, force, skip)
     if not harmonise(photos, out, checkpoint, wishes, say):
         raise typer.Exit(1)
 

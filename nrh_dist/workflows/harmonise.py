@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,15 @@ HOW_TO_GET_ONE = (
     "nrh train makes one, nrh best RUNS names the best, which is remembered"
 )
 COMPARED_SIDE = 1200  # pixels, at most, of each picture
+KINDS_TOLD = 5  # of the files in a folder that are not taken for photos
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """Options of the verb. ``mask``: a file for one photo, or a folder with a mask (NAME.png) for each."""
+    """Options of the verb. ``mask``: a file for one photo, or a folder with a mask (NAME.png) for each.
+
+    A photo whose result is there is a problem, unless it is to be replaced (``force``) or passed over (``skip``).
+    """
 
     strength: float = 1.0
     mask: Path | None = None
@@ -34,6 +39,7 @@ class Wishes:
     compare: bool = False
     strip: bool = False
     force: bool = False
+    skip: bool = False
 
 
 class Task(NamedTuple):
@@ -58,10 +64,12 @@ def harmonise(words: Sequence[Path], out: Path, checkpoint: str | None, wishes: 
     is written: no such photo, two files of one name, a photo that would be written over itself, no checkpoint, or a
     wish that the model cannot grant. Ctrl-C and SIGTERM let the photo at hand be finished; a second one ends at once.
     """
-    tasks = [*listed(words, out)]
+    tasks = [*listed(words, out, say)]
     _require_places(tasks, out, wishes)
     model = opened(checkpoint, say)
     _require_grantable(model, wishes, tasks)
+    if wishes.skip:
+        tasks = _without_result(tasks, out, wishes, say)
     done: list[str] = []
     with asked_by(signal.SIGINT, signal.SIGTERM) as asked:  # libvips would swallow the exception of Ctrl-C
         for task in tasks:
@@ -72,7 +80,8 @@ def harmonise(words: Sequence[Path], out: Path, checkpoint: str | None, wishes: 
     if len(tasks) > 1:
         say(f"{len(done)} photos: {corrected} corrected, {same} left as they are, {bad} with problems")
     if len(done) < len(tasks):
-        raise UserError(f"interrupted: {len(tasks) - len(done)} photos are left, from {tasks[len(done)].photo} on")
+        left, first = len(tasks) - len(done), tasks[len(done)].photo
+        raise UserError(f"interrupted: {left} photos are left, from {first} on; --skip-existing goes on there")
     return not bad
 
 
@@ -87,13 +96,20 @@ def opened(checkpoint: str | None, say: Say) -> Harmoniser:
     return load(checkpoint)
 
 
-def listed(words: Sequence[Path], out: Path) -> Iterator[Task]:
-    """The photos that ``words`` mean: files, and whatever looks like a photo below folders, but for ``out``."""
+def listed(words: Sequence[Path], out: Path, say: Say) -> Iterator[Task]:
+    """The photos that ``words`` mean: files, and whatever looks like a photo below folders, but for ``out``.
+
+    Says which other kinds of files a folder holds.
+    """
     for word in words:
         if word.is_dir():
-            found = [*_below(word, out)]
+            others: Counter[str] = Counter()
+            found = [*_below(word, out, others)]
             if not found:
                 raise UserError(f"{word} holds no photo: {', '.join(EXTENSIONS)} are looked for, in sub-folders too")
+            if others:
+                kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(KINDS_TOLD))
+                say(f"{word}: not taken for photos: {kinds}{', ...' if len(others) > KINDS_TOLD else ''}")
             yield from found
         elif word.exists():
             yield Task(word, Path(word.name))
@@ -101,14 +117,17 @@ def listed(words: Sequence[Path], out: Path) -> Iterator[Task]:
             raise UserError(f"there is no photo or folder at {word}")
 
 
-def _below(folder: Path, out: Path) -> Iterator[Task]:
+def _below(folder: Path, out: Path, others: Counter[str]) -> Iterator[Task]:
+    """The photos below ``folder``; ``others`` counts the other files by their extension."""
     own = out.resolve()
     for place, folders, names in os.walk(folder, onerror=_refuse):
         inside = Path(place)
         folders[:] = sorted(name for name in folders if not name.startswith(".") and (inside / name).resolve() != own)
-        for name in sorted(names):
-            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+        for name in sorted(name for name in names if not name.startswith(".")):
+            if name.lower().endswith(EXTENSIONS):
                 yield Task(inside / name, (inside / name).relative_to(folder))
+            else:
+                others[Path(name).suffix.lower() or "without an extension"] += 1
 
 
 def _refuse(error: OSError) -> None:
@@ -126,6 +145,14 @@ def _require_places(tasks: Sequence[Task], out: Path, wishes: Wishes) -> None:
             owners[path] = task.photo
             if path.resolve() == task.photo.resolve():
                 raise UserError(f"{task.photo} would be written over itself: give another folder with -o")
+
+
+def _without_result(tasks: Sequence[Task], out: Path, wishes: Wishes, say: Say) -> list[Task]:
+    """The ``tasks`` of which a file is still to be written."""
+    left = [task for task in tasks if not all(path.exists() for path in filter(None, _files(task, out, wishes)))]
+    if len(left) < len(tasks):
+        say(f"{len(tasks) - len(left)} of {len(tasks)} photos have their results: passed over")
+    return left
 
 
 def _files(task: Task, out: Path, wishes: Wishes) -> Files:
@@ -159,7 +186,7 @@ def _one(model: Harmoniser, task: Task, out: Path, wishes: Wishes) -> tuple[str,
     target = files.photo
     for path in files:
         if path and path.exists() and not wishes.force:
-            raise UserError(f"{task.photo}: {path} exists; --force replaces it")
+            raise UserError(f"{task.photo}: {path} exists; --force replaces it, --skip-existing passes over it")
     photo = open_photo(task.photo)
     mask = read_mask_of(photo, _mask_path(wishes.mask, task)) if wishes.mask else None
     found = model.look(photo, mask)

@@ -53,8 +53,10 @@ def found(folder):
 def test_folders_keep_their_names_and_the_rest_is_left_alone(tmp_path, run):
     for name in ("in/a.jpg", "in/deep/er/b.PNG", "in/deep/c.tif", "in/.hidden/d.png", "in/.e.png"):
         photo(tmp_path / name)
-    (tmp_path / "in/notes.txt").write_text("no photo")
-    well, said = run(["in"])
+    for name in ("in/notes.txt", "in/deep/x.GIF", "in/y.gif", "in/README", "in/.z.gif"):
+        (tmp_path / name).write_text("no photo")
+    well, (others, *said) = run(["in"])
+    assert others == f"{tmp_path}/in: not taken for photos: 2 .gif, 1 without an extension, 1 .txt"
     assert well and found(tmp_path / "out") == ["a.jpg", "deep/c.tif", "deep/er/b.PNG"]
     assert said[-1] == "3 photos: 3 corrected, 0 left as they are, 0 with problems"
     assert all("corrected, " in line and " % of the photo changes" in line for line in said[:-1])
@@ -73,12 +75,32 @@ def test_nothing_is_overwritten(tmp_path, run):
     assert run(["a.png"])[0]
     before = (tmp_path / "out/a.png").read_bytes()
     well, said = run(["a.png", "b.png"], model=brighter(by=0.1))
-    assert not well and "out/a.png exists; --force replaces it" in said[0]
+    assert not well and "out/a.png exists; --force replaces it, --skip-existing passes over it" in said[0]
     assert (tmp_path / "out/a.png").read_bytes() == before and found(tmp_path / "out") == ["a.png", "b.png"]
     assert run(["a.png"], model=brighter(by=0.1), force=True)[0]
     assert (tmp_path / "out/a.png").read_bytes() != before
     with pytest.raises(UserError, match="would be written over itself"):
         run(["a.png"], ".", force=True)
+
+
+def test_what_is_there_is_passed_over_on_demand(tmp_path, run):
+    for name in ("in/a.png", "in/b.png"):
+        photo(tmp_path / name)
+    assert run(["in/a.png"])[0]
+    before = (tmp_path / "out/a.png").stat()
+    well, said = run(["in"], skip=True)
+    assert well and said[0] == "1 of 2 photos have their results: passed over" and len(said) == 2
+    assert "b.png: corrected" in said[1] and (tmp_path / "out/a.png").stat() == before
+    assert run(["in"], skip=True) == (True, ["2 of 2 photos have their results: passed over"])
+    well, said = run(["in"], skip=True, compare=True)  # one of two files is not a result
+    assert not well and "out/a.png exists" in said[0]
+
+
+def test_replacing_and_passing_over_is_not_possible(tmp_path, capsys):
+    photo(tmp_path / "a.png")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["harmonise", str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--force", "--skip-existing"])
+    assert ended.value.code == 1 and "give one of them" in capsys.readouterr().err
 
 
 def test_two_photos_of_one_name_are_refused_before_anything(tmp_path, run):
@@ -261,7 +283,8 @@ def test_forty_kinds_of_odd_and_bad_files(tmp_path, run):
     for name in names:
         with Image.open(tmp_path / "odd" / name) as before, Image.open(tmp_path / "out" / name) as after:
             assert after.size == before.size and after.format == before.format, name
-    well, said = run(["bad"], "none")
+    well, (others, *said) = run(["bad"], "none")
+    assert others.endswith("bad: not taken for photos: 1 .fifo")
     photos = [name for name in sorted(os.listdir(tmp_path / "bad")) if not name.endswith(".fifo")]
     assert not well and len(said) == len(photos) + 1 and len(photos) + len(names) >= 40
     for name, line in zip(photos, said[:-1], strict=True):
@@ -311,7 +334,8 @@ def test_a_signal_lets_the_photo_at_hand_be_finished(tmp_path):
         said, problem = process.communicate(timeout=60)
         done = len(found(tmp_path / out))
         assert process.returncode == 1 and 1 < done < 12, said
-        assert problem == f"nrh: interrupted: {12 - done} photos are left, from {tmp_path}/in/{done:02}.jpg on\n"
+        left = f"{12 - done} photos are left, from {tmp_path}/in/{done:02}.jpg on"
+        assert problem == f"nrh: interrupted: {left}; --skip-existing goes on there\n"
         assert found(tmp_path / out) == [f"{number:02}.jpg" for number in range(done)]
 
 
