@@ -54,6 +54,7 @@ def export(path: Path, out: Path, say: Say) -> Path:
     meta = checkpoint.read_meta(path)
     require_harmoniser(meta, path)
     model, _ = trained_model(path)
+    say(f"making {ONNX} of {path}, and comparing {PHOTOS} pictures with torch: about half a minute")
     partial = out.with_name(f".{out.stem}.{os.getpid()}.partial.onnx")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
