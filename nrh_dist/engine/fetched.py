@@ -19,8 +19,8 @@ from nrh_dist.data.pack import check, open_pack
 from nrh_dist.data.packing import CHANNELS
 from nrh_dist.engine import checkpoint
 from nrh_dist.engine.checkpoint import BEST, EXPORTED, FOLDER, MANIFEST, OWN
+from nrh_dist.engine.copied import require_space
 from nrh_dist.engine.files import sync_folder
-from nrh_dist.engine.mirror import require_space
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.storage import Storage, open_storage
 from nrh_dist.errors import UserError

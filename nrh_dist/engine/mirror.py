@@ -1,71 +1,29 @@
-"""A run's folder and its copy in the storage.
+"""A run's folder sent to its copy in the storage while the training goes on."""
 
-The local disk is the working place. The copy holds the same files by the same names: the kept checkpoints, and those
-that lie in the folder itself. Of a checkpoint the manifest is written last and removed first, so that a half one does
-not exist; a row of metrics.jsonl is there before the manifest of its epoch, as on the disk.
-"""
-
-import fcntl
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any, Protocol
 
-from nrh_dist import config as configuration
-from nrh_dist.engine import checkpoint, notice
-from nrh_dist.engine.checkpoint import FOLDER, MANIFEST, OWN
+from nrh_dist.engine import checkpoint, copied, notice
+from nrh_dist.engine.checkpoint import FOLDER, MANIFEST, OWN, position
+from nrh_dist.engine.copied import ROWS
 from nrh_dist.engine.dist import Place, from_main, gather_objects
-from nrh_dist.engine.files import sync_folder
 from nrh_dist.engine.progress import Say
-from nrh_dist.engine.storage import Storage, StorageProblem, open_storage
+from nrh_dist.engine.storage import Storage, StorageProblem
 from nrh_dist.errors import UserError
 from nrh_dist.schema import Config
 
-ROWS = "metrics.jsonl"
-REPLACED = (ROWS, checkpoint.BEST)  # by those of the copy, where that has the newer checkpoint
 WAIT_SECONDS = 120.0  # that a save waits for the sending of the one before
-
-
-def copy_of(config: Config) -> Storage | None:
-    """The place of this run's copy, ``storage/run.name``; None without ``storage``."""
-    return open_storage(config.storage).child(configuration.run_name(config)) if config.storage else None
-
-
-def reached(copy: Storage | None, folder: Path) -> str:
-    """The name of the newest checkpoint that is in ``folder`` or, whole by its list of files, in the copy; or ""."""
-    here = checkpoint.newest(folder).path
-    names = [here.name] if here else []
-    if copy:
-        names += _whole(copy.sizes())
-    return max(names, key=_position, default="")
-
-
-def bring(copy: Storage, folder: Path, say: Say) -> None:
-    """Fetch what the copy has and ``folder`` lacks: the small files, the newest sound checkpoint and the best one.
-
-    Where the copy has the newer checkpoint, its rows and its best.json replace those of ``folder``. Half and damaged
-    checkpoints are skipped; the damaged ones are named.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with _one_at_a_time(folder):
-        there, here = copy.sizes(), checkpoint.newest(folder).path
-        newer = [name for name in _whole(there) if here is None or _position(name) > _position(here.name)]
-        is_newer = any(_fetch(copy, folder, name, there, say) for name in reversed(newer))  # the first that is sound
-        for name, size in there.items():
-            if "/" not in name and (not (folder / name).exists() or (is_newer and name in REPLACED)):
-                copy.get(name, folder / name, size)
-        for name in _bests(folder) & {*_whole(there)}:
-            _fetch(copy, folder, name, there, say)
 
 
 class Copy(Protocol):
     """What a training tells the copy of its folder."""
 
     def bring(self) -> None:
-        """At the start, make the folder hold what the copy has; see ``bring``."""
+        """At the start, make the folder hold what the copy has; see ``copied.bring``."""
 
     def send(self) -> None:
         """Bring the copy up to date while the training goes on."""
@@ -118,9 +76,9 @@ class Mirror:
         self._sent: dict[str, Any] = {}  # by name: what tells the version that was sent
 
     def bring(self) -> None:
-        """``bring``, the first time: later, what this process has is the newest."""
+        """``copied.bring``, the first time: later, what this process has is the newest."""
         if not self._is_brought:
-            bring(self._copy, self._folder, self._say)
+            copied.bring(self._copy, self._folder, self._say)
         self._is_brought = True
 
     def send(self) -> None:
@@ -167,9 +125,8 @@ class Mirror:
             raise UserError(mistake)
 
     def _fetch(self, name: str) -> None:
-        with _one_at_a_time(self._folder):
-            if not _fetch(self._copy, self._folder, name, self._copy.sizes(), self._say):
-                raise UserError(f"the checkpoint {name} cannot be read from {self._copy}: give the same command again")
+        if not copied.fetch(self._copy, self._folder, name, self._say):
+            raise UserError(f"the checkpoint {name} cannot be read from {self._copy}: give the same command again")
 
     def _join(self, seconds: float | None) -> None:
         if self._thread:
@@ -195,19 +152,20 @@ class Mirror:
                 self._send_checkpoint(opened, name)
         for name in opened.files:
             self._send_file(opened, name)
-        last = _position(opened.checkpoints[-1]) if opened.checkpoints else ()
-        for name in sorted({part[1] for one in there if (part := one.split("/"))[0] == FOLDER and len(part) == 3}):
-            if name not in opened.checkpoints and () < _position(name) < last:  # a newer one is another's, or damaged
+        last = position(opened.checkpoints[-1]) if opened.checkpoints else ()
+        for name in sorted(copied.names(there)):
+            if name not in opened.checkpoints and () < position(name) < last:  # a newer one is another's, or damaged
                 self._copy.remove(f"{FOLDER}/{name}/{MANIFEST}")
                 self._copy.remove_folder(f"{FOLDER}/{name}")
-                self._there = there = {one: size for one, size in there.items() if not _is_in(one, name)}
+                own = f"{FOLDER}/{name}/"
+                self._there = there = {one: size for one, size in there.items() if not one.startswith(own)}
                 self._sent.pop(name, None)
 
     def _send_checkpoint(self, opened: "_Opened", name: str) -> None:
         assert self._there is not None
         stated, place = opened.read(f"{FOLDER}/{name}/{MANIFEST}"), f"{FOLDER}/{name}/{MANIFEST}"
         is_there = place in self._there and self._copy.read(place) == stated
-        if not (is_there and name in _whole(self._there)):
+        if not (is_there and name in copied.whole(self._there)):
             if place in self._there:
                 self._copy.remove(place)
                 del self._there[place]
@@ -277,7 +235,7 @@ class _Opened:
 
 def mirror_of(config: Config, folder: Path, say: Say) -> Copy:
     """The copy of the run in ``folder``, to be told of what happens there."""
-    copy = copy_of(config)
+    copy = copied.copy_of(config)
     # A wait must end before the watchdog of this rank, and of those that wait for it, thinks that it stands still.
     return Mirror(copy, folder, say, min(WAIT_SECONDS, 4 * config.scale.hang_seconds)) if copy else NOWHERE
 
@@ -311,70 +269,3 @@ def _mistake(act: Callable[[], None]) -> str | None:
     except UserError as error:
         return str(error)
     return None
-
-
-def _fetch(copy: Storage, folder: Path, name: str, there: dict[str, int], say: Say) -> bool:
-    """Make the checkpoint ``name`` of the copy one of ``folder``; False, and a line, where it is not sound."""
-    final, partial = folder / FOLDER / name, folder / FOLDER / f".{name}.fetched"
-    if checkpoint.fault(final) is None:
-        return True
-    sizes = {file: there.get(f"{FOLDER}/{name}/{file}", 0) for file in (*OWN, MANIFEST)}
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        require_space(partial, sum(sizes.values()), copy)
-        for file, size in sizes.items():
-            copy.get(f"{FOLDER}/{name}/{file}", partial / file, size)
-        if reason := checkpoint.fault(partial):
-            say(f"skipped the checkpoint {name} in {copy}: {reason}")
-            return False
-        shutil.rmtree(final, ignore_errors=True)  # damaged here
-        partial.rename(final)
-        sync_folder(final.parent)
-    except FileNotFoundError:
-        say(f"skipped the checkpoint {name} in {copy}: it was being removed")
-        return False
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    say(f"fetched the checkpoint {name} from {copy}")
-    return True
-
-
-def require_space(folder: Path, size: int, source: object) -> None:
-    """``UserError`` where ``size`` bytes do not fit on the disk of ``folder``."""
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise UserError(f"{source} takes {size / 1e9:.3g} GB, and the disk of {folder} has {free / 1e9:.3g} GB free")
-
-
-def _bests(folder: Path) -> set[str]:
-    """The names of the best checkpoint, by best.json and by the newest checkpoint: the former may be one epoch old."""
-    last = checkpoint.newest(folder).path
-    named = checkpoint.read_state(last)["state"]["best_name"] if last else ""
-    return {checkpoint.named_best(folder), named} - {""}
-
-
-def _whole(there: dict[str, int]) -> list[str]:
-    """The checkpoints in a list of files with all their files, oldest first; other names do not count."""
-    names = {parts[1] for name in there if (parts := name.split("/"))[0] == FOLDER and len(parts) == 3}
-    whole = [one for one in names if _position(one) and all(f"{FOLDER}/{one}/{file}" in there for file in _ALL)]
-    return sorted(whole, key=_position)
-
-
-def _position(name: str) -> tuple[int, ...]:
-    return checkpoint.position(name)
-
-
-def _is_in(name: str, one: str) -> bool:
-    return name.startswith(f"{FOLDER}/{one}/")
-
-
-@contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Let one process of this machine fetch at a time: the others find what it brought."""
-    with (folder / ".fetching").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-_ALL = (*OWN, MANIFEST)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nrh_dist import config as configuration
-from nrh_dist.engine import checkpoint, mirror, notice, select
+from nrh_dist.engine import checkpoint, copied, notice, select
 from nrh_dist.engine.files import write_text
 from nrh_dist.engine.lock import locked
 from nrh_dist.engine.progress import Say
@@ -38,14 +38,14 @@ def claimed(config: Config, say: Say = print) -> Iterator[Path]:
     ``UserError`` if the folder is in use, or it or the copy belongs to another configuration, naming the keys that
     differ; and, before anything is made, if the storage does not answer.
     """
-    folder, copy = configuration.run_dir(config), mirror.copy_of(config)
+    folder, copy = configuration.run_dir(config), copied.copy_of(config)
     _require_same(folder / CONFIG, config, folder)
     if copy:
         _bind(copy, config)
     with locked(folder):
         notice.forget(folder)
         if copy:
-            mirror.bring(copy, folder, say)
+            copied.bring(copy, folder, say)
         _require_same(folder / CONFIG, config, folder)
         if not (folder / CONFIG).exists():
             write_text(folder / CONFIG, configuration.dump(config))

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nrh_dist.engine import mirror, track
-from nrh_dist.engine.mirror import ROWS
+from nrh_dist.engine import copied, track
+from nrh_dist.engine.copied import ROWS
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.storage import Storage, StorageProblem, open_storage
 from nrh_dist.errors import UserError
@@ -75,7 +75,7 @@ class SweepCopy:
         }
         if lowest:
             best = min(lowest, key=lambda trial: lowest[trial])
-            mirror.bring(self._place.child(f"trials/{best.name}"), best, say)
+            copied.bring(self._place.child(f"trials/{best.name}"), best, say)
 
     @contextmanager
     def followed(self, say: Say) -> Iterator[None]:

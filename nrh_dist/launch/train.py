@@ -9,7 +9,7 @@ from threading import Event
 from typing import Any
 
 from nrh_dist import config as configuration
-from nrh_dist.engine import fetched, mirror, rundir
+from nrh_dist.engine import copied, fetched, rundir
 from nrh_dist.engine.assemble import part_checkpoints
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.notice import Notice, ask_to_stop
@@ -49,8 +49,8 @@ def train(config: Config, say: Say) -> Path:
         say(f"training {config.model.name} with {_workers(config)} into {folder}")
         with session.followed(folder / LOG, say):
             run_workers(config, pack, folder, say)
-        if copy := mirror.copy_of(config):  # what a worker on another machine made
-            mirror.bring(copy, folder, say)
+        if copy := copied.copy_of(config):  # what a worker on another machine made
+            copied.bring(copy, folder, say)
     return folder
 
 
@@ -81,7 +81,7 @@ def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Ev
     from ray.exceptions import RayActorError
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    left, copy = config.scale.max_failures, mirror.copy_of(config)
+    left, copy = config.scale.max_failures, copied.copy_of(config)
     reached = _reached(copy, folder, "")
     while True:
         # Ray's own record of the run is disposable, and a damaged one would stop every restart under this name.
@@ -113,7 +113,7 @@ def _outlive(trainer: Callable[[], Any], config: Config, folder: Path, asked: Ev
 def _reached(copy: Storage | None, folder: Path, before: str) -> str:
     """The name of the newest checkpoint, on this disk or in the copy; ``before`` while the storage does not answer."""
     try:
-        return mirror.reached(copy, folder)
+        return copied.reached(copy, folder)
     except StorageProblem:
         return before
 

@@ -1,6 +1,5 @@
 """A run's copy in the storage: against a real S3 server on loopback, behind a proxy that goes wrong as told."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -10,18 +9,17 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import faulty_s3
 import pytest
 import recorded
+from copies import as_it_was, copy_of, kept, mirrored, names
 from packs import write_small_pack
 from recorded import MISTAKE, STEPS, KillAtStep, die, ends, record, starts, steps, train
-from test_keeper import finished, keeper_of
+from test_keeper import finished
 from test_resume import assert_same_files
 
-from nrh_dist.engine import checkpoint, mirror, rundir, select, storage, track
+from nrh_dist.engine import checkpoint, mirror, rundir, storage
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.mirror import Mirror
-from nrh_dist.engine.state import TrainState
 from nrh_dist.engine.storage import Storage, open_storage
 from nrh_dist.errors import UserError
 
@@ -96,29 +94,8 @@ class KillWhileSending:
         Storage.put_open = put_open
 
 
-def copy_of(s3, name="run"):
-    return open_storage(s3.address).child(name)
-
-
-def kept(copy):
-    """The checkpoints of a copy, with a manifest."""
-    return sorted(name.split("/")[1] for name in copy.sizes() if name.endswith(checkpoint.MANIFEST))
-
-
-def names(folder):
-    return [path.name for path in checkpoint.checkpoints(folder)]
-
-
 def said(folder):
     return (folder / "said.txt").read_text().splitlines()
-
-
-def as_it_was(copy, folder):
-    """Whether the copy holds the run's files, byte for byte."""
-    copied = {name: copy.read(name) for name in copy.sizes() if name.split("/")[-1] not in ("said.txt", "train.log")}
-    here = [*(folder / "checkpoints").rglob("*.*"), *(folder / name for name in ("metrics.jsonl", "best.json"))]
-    files = {str(path.relative_to(folder)): path.read_bytes() for path in here if path.is_file()}
-    return files == {name: copied.get(name) for name in files} and kept(copy) == names(folder)
 
 
 @pytest.mark.parametrize("world", [1, 2])
@@ -187,83 +164,12 @@ def test_a_storage_that_goes_away_stops_no_training_and_the_same_command_sends_t
     assert as_it_was(copy_of(s3), folder)
 
 
-def mirrored(s3, folder, losses, lines=None):
-    """A run of these validation losses, each epoch in the storage."""
-    copy = Mirror(copy_of(s3), folder, (lines if lines is not None else []).append)
-    keeper, state = keeper_of(folder), TrainState()
-    keeper.copy = copy
-    for loss in losses:
-        state.epoch, state.step = state.epoch + 1, state.step + 10
-        keeper.finish_epoch(state, {"epoch": state.epoch, "val/loss": loss})
-        copy.settle()
-    return copy
-
-
 def test_what_is_pruned_here_is_pruned_there_and_never_the_best(s3, tmp_path):
     mirrored(s3, tmp_path / "run", [5.0, 1.0, 4.0, 3.0, 2.0, 2.5])
     assert kept(copy_of(s3)) == names(tmp_path / "run") == [f"epoch-{n:04d}-step-{n * 10:06d}" for n in (2, 4, 5, 6)]
     assert as_it_was(copy_of(s3), tmp_path / "run")
     assert not any("epoch-0001" in name for name in copy_of(s3).sizes())
     assert next(line.split("?")[0][-13:] for line in s3.seen if line.startswith("DELETE")) == "manifest.json"
-
-
-def test_the_newer_of_the_two_wins(s3, tmp_path):
-    one, other, copy = tmp_path / "one", tmp_path / "other", copy_of(s3)
-    mirrored(s3, one, [3.0, 2.0])
-    shutil.copytree(one, other)
-    mirror.bring(copy, other, print)
-    before = [line for line in s3.seen if line.startswith("GET") and "checkpoints" in line]
-    assert before == [], "nothing to fetch"
-    mirrored_on = Mirror(copy, one, print)
-    keeper = keeper_of(one)
-    keeper.copy, state = mirrored_on, keeper.restore()
-    state.epoch, state.step = 3, 30
-    keeper.finish_epoch(state, {"epoch": 3, "val/loss": 1.0})
-    mirrored_on.settle()
-    mirror.bring(copy, other, print)
-    assert names(other)[-1] == "epoch-0003-step-000030" and select.read_best(other)["value"] == 1.0
-    assert [row["epoch"] for row in track.rows_up_to(other, 99)] == [1, 2, 3]
-    assert mirror.reached(copy, tmp_path / "none") == "epoch-0003-step-000030" == mirror.reached(None, other)
-    finished(third := tmp_path / "third", [3.0, 2.0, 1.5, 1.4])
-    mirror.bring(copy, third, print)
-    assert names(third)[-1] == "epoch-0004-step-000040" and select.read_best(third)["value"] == 1.4
-
-
-def test_the_best_comes_too_also_where_best_json_is_older(s3, tmp_path):
-    mirrored(s3, tmp_path / "run", [5.0, 1.0, 4.0, 3.0, 2.0])
-    stale = {"schema": 1, "checkpoint": "checkpoints/epoch-0001-step-000010", "metric": "val/loss", "value": 5.0}
-    copy_of(s3).put(json.dumps(stale).encode(), "best.json")
-    keeper = keeper_of(tmp_path / "other")
-    keeper.copy = Mirror(copy_of(s3), tmp_path / "other", print)
-    assert keeper.restore().best_name == "epoch-0002-step-000020"
-    assert names(tmp_path / "other") == ["epoch-0002-step-000020", "epoch-0005-step-000050"]
-    assert select.read_best(tmp_path / "other")["checkpoint"].name == "epoch-0002-step-000020"
-
-
-def test_a_flipped_bit_there_is_skipped_and_named(s3, tmp_path):
-    mirrored(s3, tmp_path / "run", [3.0, 2.0, 1.0])
-    name = "checkpoints/epoch-0003-step-000030/model.safetensors"
-    content = bytearray(copy_of(s3).read(name))
-    content[-1] ^= 1
-    copy_of(s3).put(bytes(content), name)
-    lines = []
-    mirror.bring(copy_of(s3), tmp_path / "other", lines.append)
-    assert names(tmp_path / "other") == ["epoch-0002-step-000020"]
-    assert any("skipped the checkpoint epoch-0003-step-000030 in s3://" in line for line in lines)
-    assert any("model.safetensors does not match its sha256" in line for line in lines)
-
-
-def test_a_listing_cannot_write_outside_the_folder(s3, s3_server, tmp_path):
-    mirrored(s3, tmp_path / "run", [1.0])
-    for key in ("../escaped", "../../escaped", "checkpoints/../../escaped", "checkpoints/epoch-0009-step-000090/../x"):
-        faulty_s3.put(s3_server, f"{s3.bucket}/kept/run/{key}", b"x")
-    for file in (*checkpoint.OWN, checkpoint.MANIFEST):
-        faulty_s3.put(s3_server, f"{s3.bucket}/kept/run/checkpoints/../{file}", b"x")
-    other = tmp_path / "deep" / "other"
-    mirror.bring(copy_of(s3), other, print)
-    assert names(other) == ["epoch-0001-step-000010"]
-    assert [path.name for path in other.parent.iterdir()] == ["other"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "run"]
 
 
 def test_a_name_belongs_to_one_configuration_in_the_storage_too(s3, tmp_path):
