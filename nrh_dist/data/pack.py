@@ -23,11 +23,6 @@ import numpy as np
 from nrh_dist.data.images import ImageProblem
 from nrh_dist.data.layouts import Source, index, scan
 from nrh_dist.data.packing import (
-    AREAS,
-    COMPOSITES,
-    MASKS,
-    REALS,
-    RESIZE,
     SOURCES,
     LeftOut,
     Say,
@@ -41,6 +36,7 @@ from nrh_dist.data.packing import (
     replace_text,
     row_bytes,
 )
+from nrh_dist.data.rows import AREAS, COMPOSITES, MASKS, REALS, RESIZE
 from nrh_dist.data.samples import Sample
 from nrh_dist.errors import UserError
 from nrh_dist.location import cache_dir

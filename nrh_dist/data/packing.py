@@ -14,27 +14,20 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from nrh_dist.data.images import ImageProblem, check_same_size, read_rgb, read_size, resize_mask, resize_photo
+from nrh_dist.data.images import ImageProblem
 from nrh_dist.data.processes import ordered_map
-from nrh_dist.data.samples import Sample, Segmentation, by_photo, check_mask_size, mask_of
+from nrh_dist.data.rows import AREAS, CHANNELS, COMPOSITES, RESIZE, rows_of
+from nrh_dist.data.samples import Sample, Segmentation, by_photo
 from nrh_dist.errors import UserError
 
-RESIZE = (
-    "stretched to size x size; photos PIL BICUBIC (antialiased), masks PIL BOX; "
-    "JPEGs above 4 megapixels decoded at a DCT scale that keeps at least twice the size"
-)
-COMPOSITES, REALS, MASKS = "composites.u8", "reals.u8", "masks.u8"
-CHANNELS = {COMPOSITES: 3, REALS: 3, MASKS: 1}
-AREAS = "area_fractions.f64"  # one float64 a row: share of the full-size mask that is >= 128
 SOURCES = "sources.txt"
 CHUNK = 64  # composites
 
 Say = Callable[[str], None]
-Made = TypeVar("Made")
 
 
 class LeftOut(NamedTuple):
@@ -254,7 +247,7 @@ def _pack_chunk(
     left_out = []
     with ExitStack() as stack:
         files = {name: stack.enter_context(open(folder / name, "r+b")) for name in length}
-        for row, sample, values in _rows(chunk, size):
+        for row, sample, values in rows_of(chunk, size):
             if isinstance(values, ImageProblem):
                 if not skipping:
                     raise values
@@ -268,58 +261,6 @@ def _pack_chunk(
             file.flush()
             os.fsync(file.fileno())
     return left_out
-
-
-def _rows(
-    chunk: list[tuple[int, Sample]], size: int
-) -> Iterator[tuple[int, Sample, dict[str, np.ndarray] | ImageProblem]]:
-    """Each row with its value in every file, or why there is none; each real photo and each mask is decoded once."""
-    real: Path | None = None
-    for row, sample in chunk:
-        if sample.real != real:  # the samples of one photo come together
-            real, decoded = sample.real, _Decoded()
-        try:
-            yield row, sample, _values(sample, size, decoded)
-        except ImageProblem as problem:
-            yield row, sample, problem
-
-
-def _values(sample: Sample, size: int, decoded: "_Decoded") -> dict[str, np.ndarray]:
-    def read_real() -> tuple[np.ndarray, tuple[int, int]]:
-        full_size = read_size(sample.real)
-        return resize_photo(read_rgb(sample.real, 2 * size), size), full_size
-
-    def read_mask() -> tuple[np.ndarray, np.ndarray]:
-        full = mask_of(sample)
-        check_mask_size(sample, (full.shape[1], full.shape[0]), real_size)
-        return resize_mask(full, size), np.array((full >= 128).mean())
-
-    real, real_size = decoded.once(sample.real, read_real)
-    mask, area = decoded.once(sample.mask, read_mask)
-    composite = real
-    if sample.composite != sample.real:
-        check_same_size(sample.composite, read_size(sample.composite), sample.real, real_size)
-        composite = resize_photo(read_rgb(sample.composite, 2 * size), size)
-    return {COMPOSITES: composite, REALS: real, MASKS: mask, AREAS: area}
-
-
-class _Decoded:
-    """What the samples of one photo share, or the problem with it."""
-
-    def __init__(self) -> None:
-        self._known: dict[Path | Segmentation, Any] = {}
-
-    def once(self, file: Path | Segmentation, make: Callable[[], Made]) -> Made:
-        """``make()``, made once a file; its ``ImageProblem`` comes every time."""
-        if file not in self._known:
-            try:
-                self._known[file] = make()
-            except ImageProblem as problem:
-                self._known[file] = problem
-        known = self._known[file]
-        if isinstance(known, ImageProblem):
-            raise known
-        return known
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nrh_dist import __version__
-from nrh_dist.data.packing import RESIZE
+from nrh_dist.data.rows import RESIZE
 from nrh_dist.engine.cost import GFLOP, PARAMETERS, costs_of
 from nrh_dist.schema import DETECTOR_MODELS
 

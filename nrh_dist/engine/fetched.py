@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from nrh_dist.data.coco_exp import MANIFEST as MANIFEST_CSV
 from nrh_dist.data.pack import check, open_pack
-from nrh_dist.data.packing import CHANNELS
+from nrh_dist.data.rows import CHANNELS
 from nrh_dist.engine import checkpoint
 from nrh_dist.engine.checkpoint import BEST, EXPORTED, FOLDER, MANIFEST, OWN
 from nrh_dist.engine.copied import require_space

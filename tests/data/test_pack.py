@@ -17,6 +17,7 @@ from PIL import Image
 from trees import HEIGHT, WIDTH, make_tree, many
 
 from nrh_dist.data import packing
+from nrh_dist.data import rows as rows_module
 from nrh_dist.data import samples as samples_module
 from nrh_dist.data.layouts import Source, index
 from nrh_dist.data.pack import Pack, cached_pack, check, distinct_objects, listed, open_pack, write_pack
@@ -96,7 +97,7 @@ def test_each_file_is_decoded_once(samples: list[Sample], tmp_path: Path, monkey
 
         return wrapped
 
-    monkeypatch.setattr(packing, "read_rgb", counting(packing.read_rgb))
+    monkeypatch.setattr(rows_module, "read_rgb", counting(rows_module.read_rgb))
     monkeypatch.setattr(samples_module, "read_mask", counting(samples_module.read_mask))
     write_pack(samples, tmp_path / "pack", 8, 1, silent)
     listed_twice = {s.composite for s in samples if s.split == "train"} & {
@@ -231,7 +232,7 @@ def test_a_destination_with_something_in_it(
     out.mkdir()
     digest = write_pack(samples, out, 8, 1, silent).digest  # an empty folder is taken
     with monkeypatch.context() as patch:
-        patch.setattr(packing, "read_rgb", None)  # the same pack is returned without reading a photo
+        patch.setattr(rows_module, "read_rgb", None)  # the same pack is returned without reading a photo
         assert write_pack(samples, out, 8, 1, silent).digest == digest
     for other, size in ((samples[1:], 8), (samples, 16)):
         with pytest.raises(UserError, match=r"already holds another pack \(23 samples at size 8\)"):
