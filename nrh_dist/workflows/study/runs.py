@@ -98,13 +98,15 @@ class Trainer:
         started = time.monotonic()
         try:
             with log.open("ab") as file:
-                command = [sys.executable, "-m", "nrh_dist.workflows.study.child", *self._words(run)]
+                # It is told who started it: that process may be gone before it can look.
+                child = ["nrh_dist.workflows.study.child", str(os.getpid())]
+                command = [sys.executable, "-m", *child, *self._words(run)]
                 # Ctrl-C is for the study, which then asks its trainings to save and end.
-                child = subprocess.Popen(
+                process = subprocess.Popen(
                     command, env=os.environ | own, stdin=subprocess.DEVNULL, stdout=file, stderr=file, process_group=0
                 )
-                with self._known(child):
-                    code = child.wait()
+                with self._known(process):
+                    code = process.wait()
         finally:
             self.free.put(own)
         if not code and (best := select.read_best(self.path(run.name))):

@@ -96,13 +96,14 @@ def test_an_end_lets_trainings_save(pack, tmp_path):
     assert not rundir.is_finished(folder, config.load(None, [*TINY, *short.words]))
 
 
-def test_a_killed_study_leaves_no_training_behind(pack, tmp_path):
+@pytest.mark.parametrize("while_it_starts", [False, True])
+def test_a_killed_study_leaves_no_training_behind(pack, tmp_path, while_it_starts):
     words = [*TINY, f"data.pack={pack.root}"]
     code = "from pathlib import Path; from nrh_dist.workflows.study.runs import Run, Trainer\n"
     code += f"run = Run('orphan', ({LONG!r},)); Trainer(Path({str(tmp_path)!r}), {words!r}, print).train('one', [run])"
     driver = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
-    wait_for(lambda: read_lines(tmp_path / "runs" / "orphan" / "metrics.jsonl"))
+    wait_for(lambda: alive("orphan") if while_it_starts else read_lines(tmp_path / "runs" / "orphan" / "metrics.jsonl"))
     driver.kill()
     driver.wait()
     wait_for(lambda: not alive("orphan"), 30)
-    assert "stopped at step" in (tmp_path / "logs" / "orphan.log").read_text()
+    assert while_it_starts or "stopped at step" in (tmp_path / "logs" / "orphan.log").read_text()
