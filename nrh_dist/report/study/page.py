@@ -191,10 +191,12 @@ def _method(study: Study) -> list[str]:
         if (words := next((run["words"] for run in about["runs"] if run["system"] == system), None))
     ]
     tried = ", ".join(next(iter(about["rates_tried"].values())))
-    share = f"{100 * about['data']['val_fraction']:g} %"
+    share = f"{100 * about['data']['val_fraction']:g} % of the training photos"
+    if whose := about["data"].get("val_photos"):  # not of studies from before there was a choice
+        share += f", of those of {whose} alone"
     facts = [
-        f"Photos were divided into train, val ({share} of the training photos) and test before any was generated; a "
-        "photo and what lends it its colours are of one part. Pairs are drawn by category first. PNG throughout.",
+        f"Photos were divided into train, val ({share}) and test before any was generated; a photo "
+        "and what lends it its colours are of one part. Pairs are drawn by category first. PNG throughout.",
         f"Learning rates: one of {tried} for each system, by a fifth of the epochs and the lowest val/mse "
         f"(chosen: {rates}). The sweep of gated had {about['plan']['trials']} trials more.",
         "The checkpoint with the lowest val/mse is kept. Threshold, strength and least change of a calibrated model "

@@ -1,7 +1,8 @@
 """The data of a study: composites of COCO photos for training, validation and two tests, and inputs that need nothing.
 
     <data>/photos/         links to the folders of photos for training, with their annotations in one file
-    <data>/train/          composites with all channels of CIE Lab changed; lists train and val, of different photos
+    <data>/train/          composites with all channels of CIE Lab changed; lists train and val, of different photos;
+                           val of COCO's alone, as what is chosen there is for photos of the test's kind
     <data>/test-lab/       the same of the test photos
     <data>/test-exp/       COCO-Exp of the test photos: luminance alone
     <data>/controls/       Untouched: test photos as they are; NoOp: an object cut out and put back, from a JPEG
@@ -68,12 +69,15 @@ def make(photos: Photos, folder: Path, composites: int, tested: int, say: Say) -
     root = photos.coco or _sample(folder, say)
     sets = [_coco(root, "train2017", "instances_train2017.json")]
     sets += [_coco(more, "images", "instances.json") for more in photos.more]
-    annotations = merge(sets, folder / "photos")
-    images, test_images, test_annotations = folder / "photos", *_coco(root, "val2017", "instances_val2017.json")
+    places_of: dict[Split, tuple[Path, Path]] = {
+        "train": (folder / "photos", merge(sets, folder / "photos")),
+        "val": sets[0],
+        "test": _coco(root, "val2017", "instances_val2017.json"),
+    }
     made: dict[str, int] = {}
 
     def write(name: str, split: Split, channels: Channels, most: int) -> None:
-        places = (test_images, test_annotations) if split == "test" else (images, annotations)
+        places = places_of[split]
         share = 0.0 if split == "test" else VAL_FRACTION
         count = min(most, int(MARGIN * _pairs(*places, split)))
         say(f"{name}, {split}: {count:,} composites")
@@ -95,6 +99,7 @@ def make(photos: Photos, folder: Path, composites: int, tested: int, say: Say) -
         "photos": "procedural sample scenes" if photos.coco is None else "real photos",
         "composites": made,
         "val_fraction": VAL_FRACTION,
+        "val_photos": root.name,
         "seed": SEED,
         "sources": [path.name for path in (root, *photos.more)],
     }
