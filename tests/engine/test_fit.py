@@ -55,7 +55,10 @@ GATED = ("model.name=gated", "loss.gate=1", "loss.harm=1", "model.fusion_width=8
 FUSED = ("model.name=ptc_att_dih", "model.fusion_width=8")
 
 
-@pytest.mark.parametrize(("model", "dtype", "tolerance"), [(FUSED, torch.float32, 1e-4), (GATED, torch.float64, 1e-9)])
+@pytest.mark.parametrize(
+    ("model", "dtype", "tolerance"),
+    [pytest.param(FUSED, torch.float32, 1e-4, marks=pytest.mark.slow), (GATED, torch.float64, 1e-9)],
+)
 def test_two_workers_give_the_losses_of_one(tmp_path, pack, model, dtype, tolerance):
     """First 10 steps, the last batch of each epoch ragged, dropout off: equal to rounding, which Adam amplifies."""
     words = (*model, "model.freeze=none", "model.dropout=false", "train.batch_size=5")

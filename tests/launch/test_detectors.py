@@ -84,6 +84,7 @@ def evaluation(runs, photos, tmp_path_factory) -> tuple[Path, list[str]]:
     return evaluate(words, photos, out, Options(thresholds=photos / "thresholds.csv"), said.append), said
 
 
+@pytest.mark.slow
 def test_two_actors_write_the_same_bytes(evaluation, runs, photos, tmp_path):
     words = [runs["detector"], runs["two-transforms"]]
     again = evaluate(words, photos, tmp_path / "e", Options(actors=2, thresholds=photos / "thresholds.csv"), silent)
