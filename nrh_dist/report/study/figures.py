@@ -102,7 +102,7 @@ def draw_risk(study: Study, path: Path) -> None:
             row[1].plot(100 * found.changed, found.gain, **style)
     for axes in panels[-1]:
         axes.set_xlabel("images that are changed, %")
-    panels[0, 0].legend(fontsize=7.5, frameon=False)
+    panels[0, 1].legend(*panels[0, 0].get_legend_handles_labels(), fontsize=7.5, frameon=False, loc="lower left")
     handles, labels = panels[1, 0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=4, frameon=False)
     save(figure, path)
