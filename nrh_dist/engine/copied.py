@@ -5,16 +5,14 @@ checkpoint the manifest is written last and removed first, so that a half one do
 there before the manifest of its epoch, as on the disk.
 """
 
-import fcntl
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from nrh_dist import config as configuration
 from nrh_dist.engine import checkpoint
 from nrh_dist.engine.checkpoint import FOLDER, MANIFEST, OWN, position
 from nrh_dist.engine.files import sync_folder
+from nrh_dist.engine.lock import one_at_a_time
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.storage import Storage, open_storage
 from nrh_dist.errors import UserError
@@ -22,6 +20,7 @@ from nrh_dist.schema import Config
 
 ALL = (*OWN, MANIFEST)
 ROWS = "metrics.jsonl"
+FETCHING = ".fetching"  # held by who fetches: the others find what it brought
 REPLACED = (ROWS, checkpoint.BEST)  # by those of the copy, where that has the newer checkpoint
 
 
@@ -46,7 +45,7 @@ def bring(copy: Storage, folder: Path, say: Say) -> None:
     checkpoints are skipped; the damaged ones are named.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _one_at_a_time(folder):
+    with one_at_a_time(folder / FETCHING):
         there, here = copy.sizes(), checkpoint.newest(folder).path
         newer = [name for name in whole(there) if here is None or position(name) > position(here.name)]
         is_newer = any(_fetch(copy, folder, name, there, say) for name in reversed(newer))  # the first that is sound
@@ -59,7 +58,7 @@ def bring(copy: Storage, folder: Path, say: Say) -> None:
 
 def fetch(copy: Storage, folder: Path, name: str, say: Say) -> bool:
     """Make the checkpoint ``name`` of the copy one of ``folder``; False, and a line, where it is not sound."""
-    with _one_at_a_time(folder):
+    with one_at_a_time(folder / FETCHING):
         return _fetch(copy, folder, name, copy.sizes(), say)
 
 
@@ -113,11 +112,3 @@ def _bests(folder: Path) -> set[str]:
     last = checkpoint.newest(folder).path
     named = checkpoint.read_state(last)["state"]["best_name"] if last else ""
     return {checkpoint.named_best(folder), named} - {""}
-
-
-@contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Let one process of this machine fetch at a time: the others find what it brought."""
-    with (folder / ".fetching").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -3,7 +3,6 @@
 <cache>/fetched/<hash of the address>/<run>/checkpoints/<name>     or .../<name>, what lies alone
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from nrh_dist.engine import checkpoint
 from nrh_dist.engine.checkpoint import BEST, EXPORTED, FOLDER, MANIFEST, OWN
 from nrh_dist.engine.copied import require_space
 from nrh_dist.engine.files import sync_folder
+from nrh_dist.engine.lock import one_at_a_time
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.storage import Storage, open_storage
 from nrh_dist.errors import UserError
@@ -110,7 +110,7 @@ def results(word: str, say: Say) -> Path:
     if not wanted:
         raise UserError(f"{place} holds no run, sweep or evaluation")
     target = _top(place) / place.location.name
-    with _one_at_a_time(target):
+    with _fetching(target):
         lacking = {name: size for name, size in wanted.items() if not _is_here(target / name, size)}
         require_space(target.parent, sum(lacking.values()), place)
         for name, size in lacking.items():
@@ -165,7 +165,7 @@ def _brought(
     """The folder of the cache with the files ``names`` of ``place``: as it is, or fetched and free of any ``fault``."""
     parts = place.location.path.split("/")
     target = _top(place).joinpath(*(parts[-3:] if parts[-2:-1] == [FOLDER] else parts[-1:]))
-    with _one_at_a_time(target):
+    with _fetching(target):
         if is_here(target):
             return target
         sizes = _sizes(place, names)
@@ -207,9 +207,8 @@ def _top(place: Storage) -> Path:
 
 
 @contextmanager
-def _one_at_a_time(target: Path) -> Iterator[None]:
+def _fetching(target: Path) -> Iterator[None]:
     """Let one process of this machine fetch at a time: the others find what it brought."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_name(f".{target.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time(target.with_name(f".{target.name}.lock")):
         yield

@@ -1,4 +1,4 @@
-"""A folder held by one process at a time."""
+"""What one process of this machine does at a time."""
 
 import fcntl
 from collections.abc import Iterator
@@ -24,4 +24,12 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{folder} is in use by another process: wait for it or choose another folder") from None
+        yield
+
+
+@contextmanager
+def one_at_a_time(file: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block with ``file`` (made if need be, in a folder that exists)."""
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -81,6 +81,7 @@ def folder(tmp_path_factory):
             (out / "runs" / run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     plan = {"scale": {"size": 64, "width": 0.25}, "epochs": 3, "seeds": SEEDS, "trials": 6, "cuts": ["3 epochs of 50"]}
     data = {"photos": "real photos", "sources": ["coco"], "val_fraction": 0.1, "composites": {"train/train": 20_000}}
+    data["val_photos"] = "coco"
     about = {"schema": 1, "command": "nrh study", "version": "0.1.0", "commit": "abc", "began": "b", "ended": "e"}
     about |= {"plan": plan, "data": data, "runs": runs, "common": ["preset=tiny"], "out": "study"}
     about |= {"rates": {"dih_m": 0.001}, "rates_tried": {"dih_m": {"0.001": 3.0}}}
@@ -104,6 +105,7 @@ def test_the_page_says_what_was_found(folder, tmp_path):
     assert "at least half of the way from the better of input and DIH-NM to DIH-M: reached (0.5" in text
     assert "Cut to fit the budget: 3 epochs of 50." in text
     assert "nrh train preset=tiny model.name=ptc_dih" in text
+    assert "val (10 % of the training photos, of those of coco alone)" in text
     for target in ("sizes.png", "risk.png", "ablations.png", "learning.png", "by_seed.csv", "learning.csv"):
         assert f"({target})" in text and (tmp_path / "report" / target).stat().st_size
 
