@@ -19,7 +19,7 @@ from packs import write_small_pack
 from test_train import COMMON, configured, rows_of
 
 from nrh_dist import config
-from nrh_dist.engine import checkpoint, mirror
+from nrh_dist.engine import checkpoint, copied
 from nrh_dist.engine.notice import Left
 from nrh_dist.engine.rundir import is_finished
 from nrh_dist.engine.storage import StorageProblem
@@ -244,7 +244,7 @@ def test_a_checkpoint_that_is_only_in_the_storage_counts_and_a_storage_that_fail
             raise look
         return look
 
-    monkeypatch.setattr(mirror, "reached", reached)
+    monkeypatch.setattr(copied, "reached", reached)
     _, said = outlive(tmp_path, [dead_controller() for _ in range(4)])
     assert [line.split("without a new one: ")[1] for line in said] == ["2)", "1)", "2)", "1)"]
 

@@ -9,7 +9,7 @@ from test_faults import meanwhile, wait_for
 from test_train import configured, rows_of
 
 from nrh_dist import config
-from nrh_dist.engine import checkpoint, mirror
+from nrh_dist.engine import checkpoint, copied
 from nrh_dist.engine.notice import ask_to_stop
 from nrh_dist.errors import UserError
 from nrh_dist.launch import relay, session, train
@@ -40,7 +40,7 @@ def untimed(folder):
 def test_it_stops_says_what_goes_on_and_goes_on_to_the_same_bits(apart, s3, pack, tmp_path, monkeypatch):
     words, said = ["train.epochs=20", "train.batch_size=2"], []
     one = configured(tmp_path, pack, *words, *apart)
-    folder, copy = config.run_dir(one), mirror.copy_of(one)
+    folder, copy = config.run_dir(one), copied.copy_of(one)
 
     def stop():
         wait_for(lambda: any("epoch 1 of 20" in line for line in said), "a line of the log")
@@ -51,7 +51,7 @@ def test_it_stops_says_what_goes_on_and_goes_on_to_the_same_bits(apart, s3, pack
         train.train(one, said.append)
     step = re.fullmatch(r"stopped at step (\d+), as asked: the same command goes on", str(stopped.value))
     assert not checkpoint.checkpoints(folder), "the checkpoint is elsewhere, and in the storage"
-    reached = mirror.reached(copy, folder)
+    reached = copied.reached(copy, folder)
     assert step and int(reached[-6:]) == int(step[1])
     s3.heal()
     train.train(one, said.append)
