@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 GATED = ("model.name=gated", "data.clean_fraction=0.2", "loss.gate=0.1", "loss.harm=1")
-RATES = (0.0003, 0.001, 0.003)  # what every system may choose its learning rate from
+RATES = (0.0003, 0.001, 0.003, 0.01)  # what every system may choose its learning rate from
 DETECTOR, ALL_TRANSFORMS = "detector", "detector-all-transforms"  # runs that systems start from
 SWEPT = "gated_swept"
 

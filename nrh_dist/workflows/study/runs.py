@@ -24,6 +24,7 @@ from nrh_dist.errors import UserError
 
 STOP_SECONDS = 60.0  # for a training to save and end
 DIVERGED = "try a lower optim.lr"  # in what a training says whose loss or gradient is not finite
+MARK = "diverged"  # file in the folder of such a run
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ class Trainer:
                 raise
         if missing:
             self.say(f"{what}: done in {duration(time.monotonic() - started)}")
-        for run in wanted:
-            if best := select.read_best(self.path(run.name)):
+        for run in wanted:  # what diverged in a later epoch has a best one before
+            if not self._has_diverged(run) and (best := select.read_best(self.path(run.name))):
                 values[run.name] = best["value"]
         return values
 
@@ -88,8 +89,11 @@ class Trainer:
         return [*self.words, *run.words, f"run.root={self.folder / 'runs'}", f"run.name={run.name}"]
 
     def _is_finished(self, run: Run) -> bool:
-        folder, config = self.path(run.name), configuration.load(None, self._words(run))
-        return (folder / "diverged").exists() or rundir.is_finished(folder, config)
+        config = configuration.load(None, self._words(run))
+        return self._has_diverged(run) or rundir.is_finished(self.path(run.name), config)
+
+    def _has_diverged(self, run: Run) -> bool:
+        return (self.path(run.name) / MARK).exists()
 
     def _train(self, run: Run) -> None:
         log = self.folder / "logs" / f"{run.name}.log"
@@ -115,7 +119,7 @@ class Trainer:
             return
         last = (log.read_text(errors="replace").strip().splitlines() or ["nothing"])[-1]
         if code == 1 and run.may_diverge and DIVERGED in last:
-            (self.path(run.name) / "diverged").write_text(f"{last}\n")
+            (self.path(run.name) / MARK).write_text(f"{last}\n")
             self.say(f"  {run.name}: {last}")
             return
         how = "failed" if code == 1 else f"ended with exit code {code}"  # a signal, or its own watchdog

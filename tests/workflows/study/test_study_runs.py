@@ -15,7 +15,7 @@ from nrh_dist import config
 from nrh_dist.engine import rundir
 from nrh_dist.engine.files import read_lines
 from nrh_dist.errors import UserError
-from nrh_dist.workflows.study.runs import Run, Trainer
+from nrh_dist.workflows.study.runs import MARK, Run, Trainer
 
 TINY = ["preset=tiny", "model.width=0.1", "model.name=dih_nm", "data.val_fraction=0.3", "track.wandb=disabled"]
 LONG = "train.epochs=400"
@@ -75,6 +75,13 @@ def test_one_that_diverges_has_no_result_or_ends_the_study(pack, tmp_path):
         one.train("seeds", [Run("strict", wild.words)])
 
 
+def test_what_was_good_before_it_diverged_is_no_result(pack, tmp_path):
+    one, late = trainer(tmp_path, pack), Run("late", ("train.epochs=2",), may_diverge=True)
+    assert one.train("rates", [late])["late"] > 0
+    (one.path("late") / MARK).touch()
+    assert one.train("rates", [late]) == {}
+
+
 def test_an_end_lets_trainings_save(pack, tmp_path):
     """A mistake of one ends the other, which goes on where it was."""
     one = trainer(tmp_path, pack)
@@ -99,7 +106,7 @@ def test_an_end_lets_trainings_save(pack, tmp_path):
 @pytest.mark.parametrize("while_it_starts", [False, True])
 def test_a_killed_study_leaves_no_training_behind(pack, tmp_path, while_it_starts):
     words = [*TINY, f"data.pack={pack.root}"]
-    code = "from pathlib import Path; from nrh_dist.workflows.study.runs import Run, Trainer\n"
+    code = "from pathlib import Path; from nrh_dist.workflows.study.runs import MARK, Run, Trainer\n"
     code += f"run = Run('orphan', ({LONG!r},)); Trainer(Path({str(tmp_path)!r}), {words!r}, print).train('one', [run])"
     driver = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     wait_for(lambda: alive("orphan") if while_it_starts else read_lines(tmp_path / "runs" / "orphan" / "metrics.jsonl"))
