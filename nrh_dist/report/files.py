@@ -1,6 +1,7 @@
 """Files of reports: written in one step, and what the disk refuses told in one line."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,3 +29,18 @@ def write_text(path: Path, text: str) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def install(partial: Path, out: Path) -> None:
+    """Put a finished folder in the place of an earlier one, which stays if that fails."""
+    if not out.exists():
+        partial.rename(out)
+        return
+    earlier = out.with_name(f".{out.name}.earlier-{os.getpid()}")
+    out.rename(earlier)
+    try:
+        partial.rename(out)
+    except BaseException:
+        earlier.rename(out)
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)  # the new one is there

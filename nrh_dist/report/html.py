@@ -67,7 +67,7 @@ def write(evaluations: list[Path], out: Path, against: Path | None = None) -> Pa
             command=command,
         )
         (partial / "index.html").write_text(render(content, partial), encoding="utf-8")
-        _install(partial, out)
+        files.install(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out / "index.html"
@@ -112,18 +112,3 @@ def _check_out(out: Path, inputs: list[Path]) -> None:
     ours = names <= PARTS and page.is_file() and GENERATOR in page.read_text(encoding="utf-8", errors="replace")
     if names and not ours:
         raise UserError(f"--out {out} holds files that are not a report of nrh: give a new or empty folder")
-
-
-def _install(partial: Path, out: Path) -> None:
-    """Put the finished report in the place of an earlier one."""
-    if out.exists():
-        earlier = out.with_name(f".{out.name}.earlier-{os.getpid()}")
-        out.rename(earlier)
-        try:
-            partial.rename(out)
-        except BaseException:
-            earlier.rename(out)
-            raise
-        shutil.rmtree(earlier, ignore_errors=True)  # the page is there
-    else:
-        partial.rename(out)

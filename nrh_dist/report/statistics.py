@@ -87,6 +87,11 @@ def share(values: np.ndarray, threshold: float) -> float:
     return float((values > threshold).mean()) if len(values) else float("nan")
 
 
+def is_worse(mse: np.ndarray, identity_mse: np.ndarray) -> np.ndarray:
+    """Whether an output is worse than the input by more than 1; one that is not finite (NaN) is."""
+    return ~(mse - identity_mse <= WORSE1)
+
+
 def by_bin(result: Result) -> list[Bin]:
     """Means by tenths of the object's size; images without a value or an area are left out."""
     return by_group(result, tenths(result.area_fraction))

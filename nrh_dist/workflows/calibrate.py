@@ -4,6 +4,7 @@ The threshold of its gate, the strength of its correction and the least change t
 validation photos that it was trained beside, never on test photos; what is written is an exported folder.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from nrh_dist.location import is_remote
 from nrh_dist.models.gated import Gated
 from nrh_dist.report import bootstrap
 from nrh_dist.report.bootstrap import Estimate
-from nrh_dist.report.statistics import MOST_WORSE, WORSE1
+from nrh_dist.report.statistics import MOST_WORSE, is_worse
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(20))
 STRENGTHS = tuple(round(0.1 * step, 1) for step in range(11))  # 0: it does nothing, which harms no photo
@@ -108,21 +109,42 @@ def _choices(found: Scan, t: int, photos: np.ndarray) -> list[Choice]:
     """All with the threshold at place ``t``, what changes least first."""
     places = [(s, least) for s in range(len(found.strengths)) for least in reversed(LEAST_CHANGES)]
     outcomes = [found.leaving_alone(t, s, least) for s, least in places]
-    worse = np.stack([mse - found.identity_mse > WORSE1 for mse, _ in outcomes], axis=1)
+    worse = np.stack([is_worse(mse, found.identity_mse) for mse, _ in outcomes], axis=1)
     shares = bootstrap.means(photos, worse.astype(float))
     threshold, identity_mse = found.thresholds[t], float(found.identity_mse.mean())
     return [
-        Choice(threshold, found.strengths[s], least, float(mse.mean()), identity_mse, share, float(changed.mean()))
+        Choice(
+            threshold,
+            found.strengths[s],
+            least,
+            float(mse.mean()),
+            identity_mse,
+            _allowed_for_unseen(share) if changed.any() else share,
+            float(changed.mean()),
+        )
         for (s, least), (mse, changed), share in zip(places, outcomes, shares, strict=True)
     ]
+
+
+def _allowed_for_unseen(share: Estimate) -> Estimate:
+    """With a bound that is at least the exact one for no harm at all in so many photos, which no bootstrap knows of."""
+    low, high = share.bounds
+    return replace(share, interval=(low, max(high, least_bound(share.photos))))
+
+
+def least_bound(photos: int) -> float:
+    """The upper 95 % bound of a share where none of ``photos`` was seen to have it (Clopper and Pearson, 1934)."""
+    return float(1 - 0.025 ** (1 / photos))
 
 
 def described(chosen: Choice, images: int, most: float) -> str:
     """The choice as a sentence."""
     if not chosen.strength:
+        photos = chosen.worse1.photos
         return (
             f"No threshold with any correction keeps the share of {images:,} validation composites made worse by more "
-            f"than 1 MSE at {100 * most:g} % at most (upper 95 % bound): it was set to do nothing."
+            f"than 1 MSE at {100 * most:g} % at most (upper 95 % bound; that of no harm at all in {photos} photos is "
+            f"{100 * least_bound(photos):.1f} %): it was set to do nothing."
         )
     low, high = chosen.worse1.bounds
     return (

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from packs import write_small_pack
+from scipy.stats import binomtest
 
 from nrh_dist import config
 from nrh_dist.engine import checkpoint
@@ -10,7 +11,7 @@ from nrh_dist.engine.dist import Place
 from nrh_dist.engine.run import run
 from nrh_dist.engine.scan import Scan
 from nrh_dist.errors import UserError
-from nrh_dist.workflows.calibrate import LEAST_CHANGES, STRENGTHS, THRESHOLDS, calibrate, choose, described
+from nrh_dist.workflows.calibrate import LEAST_CHANGES, STRENGTHS, THRESHOLDS, calibrate, choose, described, least_bound
 
 PHOTOS = 400
 
@@ -60,7 +61,22 @@ def test_the_upper_bound_counts_and_not_the_share():
 def test_composites_of_one_photo_count_as_one():
     found = scanned({0.0: 0.03, 0.8: 0.0})
     assert choose(found, np.arange(PHOTOS), 0.05).threshold == 0.0
-    assert choose(found, np.arange(PHOTOS) // 12, 0.05).threshold == 0.8
+    assert choose(found, np.arange(PHOTOS) // 5, 0.05).threshold == 0.8
+
+
+def test_no_harm_in_few_photos_shows_little():
+    """None of 60 may well be 6 % of all, none of 80 hardly 5 %."""
+    found = scanned({0.0: 0.0})
+    assert choose(found, np.arange(PHOTOS) // 5, 0.05).strength == 1.0
+    chosen = choose(found, np.arange(PHOTOS) % 60, 0.05)
+    assert chosen.strength == 0.0 and "in 60 photos is 6.0 %" in described(chosen, PHOTOS, 0.05)
+    assert least_bound(60) == pytest.approx(binomtest(0, 60).proportion_ci(0.95, "exact").high)
+
+
+def test_what_is_not_finite_is_harm():
+    found = scanned({0.0: 0.0})
+    found.mse[0, 1, :60] = np.nan
+    assert choose(found, np.arange(PHOTOS), 0.05).strength == 0.0
 
 
 def test_where_all_does_harm_it_does_nothing():

@@ -13,6 +13,7 @@ from nrh_dist.errors import UserError
 from nrh_dist.report.collect import read as read_evaluation
 from nrh_dist.report.result import Result
 
+SCHEMA = 2  # of study.json
 RUN = re.compile(r"(?P<system>.+)-seed(?P<seed>\d+)(?P<derived>-.+)?")
 TESTS = {"test-lab": "All channels of CIE Lab", "test-exp": "COCO-Exp, luminance alone"}
 CONTROLS = "controls"
@@ -104,6 +105,8 @@ def read(folder: Path) -> Study:
     if not file.is_file():
         raise UserError(f"{folder} is no study (study.json): give the --out of nrh study")
     about = json.loads(file.read_text())
+    if about["schema"] != SCHEMA:
+        raise UserError(f"{file} was written by another version: make the study anew with another --out")
     if "ended" not in about:
         raise UserError(f"{folder} is a study that was not finished: the same nrh study goes on")
     tests = {name: _test(name, folder / "evaluations" / name) for name in TESTS}

@@ -10,9 +10,9 @@ from itertools import combinations
 
 import numpy as np
 
-from nrh_dist.report import bootstrap
+from nrh_dist.report import bootstrap, paired
 from nrh_dist.report.bootstrap import Estimate
-from nrh_dist.report.statistics import WORSE1
+from nrh_dist.report.statistics import is_worse
 from nrh_dist.report.study.collect import IDENTITY, System, Test
 
 DRAWS = 10_000  # so that corrected intervals have draws beyond them
@@ -20,6 +20,7 @@ LEVEL = 0.05
 EDGES = (0.0, 0.1, 0.2, 0.3, 1.0)
 BINS = ("0–10 %", "10–20 %", "20–30 %", "≥ 30 %")
 FEWEST_JUDGED = 30  # photos; a smaller bin is shown, and not judged
+FEWEST_SEEDS = 2  # for a claim
 ORDER = ("dih_nm", "ptc_att_dih", "ptc_dih", "dih_m")  # the paper's, the worst first
 PERSON = "person"
 
@@ -40,10 +41,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Difference:
-    """``one`` - ``other`` in MSE: mean, corrected interval, and each seed's own mean. ``holds``: what may be claimed.
-
-    -1: ``one`` is better, 1: worse, 0: cannot be told.
-    """
+    """``one`` - ``other`` in MSE: mean, interval and p, both corrected by Holm, and each seed's own mean."""
 
     one: str
     other: str
@@ -54,10 +52,15 @@ class Difference:
 
     @property
     def holds(self) -> int:
-        """The sign, if the interval excludes 0 and all seeds agree; else 0."""
+        """What may be claimed: -1 ``one`` is better, 1 worse, 0 nothing.
+
+        Something, if the interval excludes 0, no smaller p of the table failed, and all seeds, two at least, agree:
+        what one training has over another is as much its seed's as its recipe's.
+        """
         low, high = self.interval
         sign = -1 if high < 0 else int(low > 0)
-        return sign if sign and all(np.sign(value) == sign for value in self.by_seed) else 0
+        is_shown = self.p < LEVEL and len(self.by_seed) >= FEWEST_SEEDS
+        return sign if is_shown and all(np.sign(value) == sign for value in self.by_seed) else 0
 
 
 def size_groups(test: Test) -> list[Group]:
@@ -87,7 +90,7 @@ def mean(test: Test, values: np.ndarray, chosen: np.ndarray | None = None) -> Es
 
 def worse1(test: Test, system: System) -> Estimate:
     """The share of images made worse by more than 1, the mean over seeds."""
-    return mean(test, (system.mse - test.identity > WORSE1).mean(axis=0))
+    return mean(test, is_worse(system.mse, test.identity).mean(axis=0))
 
 
 def macro(test: Test, system: System) -> Estimate:
@@ -102,12 +105,13 @@ def macro(test: Test, system: System) -> Estimate:
     return Estimate(value, _quantiles(drawn, LEVEL), len(np.unique(test.photos)))
 
 
-def share_closed(test: Test, system: System) -> Estimate:
-    """How much of (min(MSE of identity, of DIH-NM) - MSE of DIH-M) is closed: 0 nothing, 1 as good as with the mask.
+def share_closed(test: Test, mse: np.ndarray) -> Estimate:
+    """How much of (min(MSE of identity, of DIH-NM) - MSE of DIH-M) N errors close: 0 nothing, 1 as good as with a mask.
 
-    NaN where DIH-M is not better than the better of the two: then there is no way to go.
+    NaN where DIH-M is not better than the better of the two: then there is no way to go. No interval where that is so
+    in any draw.
     """
-    rows = [test.identity, test.systems["dih_nm"].mean_mse, test.systems["dih_m"].mean_mse, system.mean_mse]
+    rows = [test.identity, test.systems["dih_nm"].mean_mse, test.systems["dih_m"].mean_mse, mse]
 
     def closed(means: np.ndarray) -> np.ndarray:
         start = np.minimum(means[..., 0], means[..., 1])
@@ -116,8 +120,8 @@ def share_closed(test: Test, system: System) -> Estimate:
 
     values = np.stack(rows, axis=1)
     drawn = closed(bootstrap.drawn_means(test.photos, values))
-    photos = len(np.unique(test.photos))
-    return Estimate(float(closed(values.mean(axis=0))), _quantiles(drawn, LEVEL), photos)
+    interval = None if np.isnan(drawn).any() else _quantiles(drawn, LEVEL)
+    return Estimate(float(closed(values.mean(axis=0))), interval, len(np.unique(test.photos)))
 
 
 def differences(test: Test, pairs: Sequence[tuple[str, str]]) -> list[Difference]:
@@ -130,7 +134,7 @@ def differences(test: Test, pairs: Sequence[tuple[str, str]]) -> list[Difference
     values = np.stack([rows.mean(axis=0) for rows in by_seed], axis=1)
     drawn = bootstrap.drawn_means(test.photos, values, DRAWS)
     p = np.minimum(1.0, 2 * np.minimum((drawn <= 0).mean(axis=0), (drawn >= 0).mean(axis=0)) + 1 / DRAWS)
-    levels = np.empty(len(pairs))
+    corrected, levels = paired.holm(p), np.empty(len(pairs))
     for place, number in enumerate(np.argsort(p, kind="stable")):
         levels[number] = LEVEL / (len(pairs) - place)
     return [
@@ -140,7 +144,7 @@ def differences(test: Test, pairs: Sequence[tuple[str, str]]) -> list[Difference
             float(np.nanmean(values[:, number])),
             _quantiles(drawn[:, number], levels[number]),
             tuple(np.nanmean(by_seed[number], axis=1).tolist()),
-            float(p[number]),
+            corrected[number],
         )
         for number, (one, other) in enumerate(pairs)
     ]

@@ -1,18 +1,23 @@
 """``README.md`` of a study: what was asked and found, and how each number was made; plots and CSV files beside it."""
 
+import os
 import shlex
+import shutil
 from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
 
+import numpy as np
+
+from nrh_dist.engine import provenance
 from nrh_dist.report import files, table_files
 from nrh_dist.report.shown import Table
-from nrh_dist.report.statistics import MOST_WORSE, WORSE1
+from nrh_dist.report.statistics import MOST_WORSE, WORSE1, is_worse
 from nrh_dist.report.study import compare, figures, risk, tables
 from nrh_dist.report.study.collect import IDENTITY, TESTS, Study, Test, read
 from nrh_dist.report.study.compare import LEVEL, Difference
 
-PAGE = "README.md"
+PAGE, RECORDS = "README.md", ("study.json", "risk.csv")
 BEST = "gated_swept_calibrated"
 NO_WAY = "DIH-M itself is not better than both"
 PROTOCOL = (
@@ -22,17 +27,25 @@ PROTOCOL = (
 
 
 def write(folder: Path, out: Path) -> Path:
-    """Read the study in ``folder``, write page, plots and CSV files to ``out``, and return the page.
+    """Read the study in ``folder``, write page, plots, CSV files and its records to ``out``, and return the page.
 
-    ``UserError`` where it is no finished study, or ``out`` cannot be written to.
+    What was in ``out`` is replaced as a whole. ``UserError`` where it is no finished study, or ``out`` cannot be
+    written to: then ``out`` is as it was.
     """
     study = read(folder)
-    with files.explained():
-        out.mkdir(parents=True, exist_ok=True)
-        parts = [*_head(study), *_verdicts(study), *_results(study, out), *_method(study)]
-        tables.write_by_seed(study, out / "by_seed.csv")
-        tables.write_curves(study, out / "learning.csv")
-    files.write_text(out / PAGE, "\n\n".join(parts) + "\n")
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    try:
+        with files.explained():
+            partial.mkdir(parents=True)
+            parts = [*_head(study), *_verdicts(study), *_results(study, partial), *_method(study)]
+            tables.write_by_seed(study, partial / "by_seed.csv")
+            tables.write_curves(study, partial / "learning.csv")
+            for name in RECORDS:
+                shutil.copyfile(folder / name, partial / name)
+            files.write_text(partial / PAGE, "\n\n".join(parts) + "\n")
+            files.install(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return out / PAGE
 
 
@@ -48,7 +61,8 @@ def _head(study: Study) -> list[str]:
         f"{plan['epochs']} epochs, {plan['seeds']} seeds each. Composites: {made}.",
         f"Cut to fit the budget: {cuts}.",
         _shell([about["command"]]),
-        f"Version {about['version']}, commit {about['commit'] or 'unknown'}, begun {about['began']}. {PROTOCOL}",
+        f"Version {about['version']}, by commit {', '.join(str(one) for one in about['commits'])}, begun "
+        f"{about['began']}, ended {about['ended']}; this page by commit {provenance.code()['commit']}. {PROTOCOL}",
     ]
 
 
@@ -84,28 +98,51 @@ def _ordering_lines(study: Study, test: Test) -> list[str]:
 
 
 def _goal_lines(study: Study, test: Test) -> list[str]:
-    """The goals for the model that people would apply blindly, each reached or not."""
-    system = test.systems[BEST]
+    """The goals for the model that people would apply blindly.
+
+    Each is reached where the bound of the mean over seeds says so, and every seed by itself has such a value.
+    """
+    system, label = test.systems[BEST], study.label(BEST)
+    change, psnr_gain = system.mse - test.identity, system.psnr - test.systems[IDENTITY].psnr[0]
     judged = [group for group in compare.size_groups(test) if group.is_judged]
-    changes = {group.name: compare.mean(test, system.mean_mse - test.identity, group.chosen) for group in judged}
-    missed = [name for name, change in changes.items() if not change.bounds[1] < 0]
-    psnr = compare.mean(test, system.psnr.mean(axis=0) - test.systems[IDENTITY].psnr[0])
+    missed = [
+        group.name
+        for group in judged
+        if compare.mean(test, change.mean(axis=0), group.chosen).bounds[1] >= 0
+        or (change[:, group.chosen].mean(axis=1) >= 0).any()
+    ]
+    psnr, psnr_by_seed = compare.mean(test, psnr_gain.mean(axis=0)), psnr_gain.mean(axis=1)
     worse = compare.worse1(test, system).scaled(100)
-    closed = compare.share_closed(test, system)
-    label = study.label(BEST)
+    worse_by_seed = 100 * is_worse(system.mse, test.identity).mean(axis=1)
+    closed = compare.share_closed(test, system.mean_mse)
+    closed_by_seed = np.array([compare.share_closed(test, mse).value for mse in system.mse])
     return [
         f"{label}, MSE below the input's in every judged bin of size (upper end of the interval below 0): "
         + _verdict(not missed, f"not in {', '.join(missed)}" if missed else f"in all {len(judged)}"),
-        f"{label}, PSNR above the input's: " + _verdict(psnr.bounds[0] > 0, f"{tables.shown(psnr, 3)} dB"),
-        f"{label}, made worse by > {WORSE1:g} in at most {100 * MOST_WORSE:g} % (upper bound): "
-        + _verdict(worse.bounds[1] <= 100 * MOST_WORSE, f"{tables.shown(worse, 1)} %"),
-        f"{label}, at least half of the way from the better of input and DIH-NM to DIH-M: "
-        + _verdict(closed.value >= 0.5, f"{tables.shown(closed)} of it" if not isnan(closed.value) else NO_WAY),
+        f"{label}, PSNR above the input's (lower end): "
+        + _verdict(
+            psnr.bounds[0] > 0 and (psnr_by_seed > 0).all(),
+            f"{tables.shown(psnr, 3)} dB; by seed {_listed(psnr_by_seed, 3)}",
+        ),
+        f"{label}, made worse by > {WORSE1:g} in at most {100 * MOST_WORSE:g} % (upper end): "
+        + _verdict(
+            worse.bounds[1] <= 100 * MOST_WORSE and (worse_by_seed <= 100 * MOST_WORSE).all(),
+            f"{tables.shown(worse, 1)} %; by seed {_listed(worse_by_seed, 1)}",
+        ),
+        f"{label}, at least half of the way from the better of input and DIH-NM to DIH-M (lower end): "
+        + _verdict(
+            closed.bounds[0] >= 0.5 and (closed_by_seed >= 0.5).all(),
+            NO_WAY if isnan(closed.value) else f"{tables.shown(closed)} of it; by seed {_listed(closed_by_seed, 2)}",
+        ),
     ]
 
 
-def _verdict(is_reached: bool, detail: str) -> str:
+def _verdict(is_reached: bool | np.bool, detail: str) -> str:
     return f"{'reached' if is_reached else '**not reached**'} ({detail})."
+
+
+def _listed(values: np.ndarray, decimals: int) -> str:
+    return ", ".join(f"{value:,.{decimals}f}" for value in values).replace("-", "−")
 
 
 def _results(study: Study, out: Path) -> list[str]:
@@ -183,7 +220,9 @@ def _differences(study: Study, test: Test, name: str, caption: str, found: Seque
 
 def _method(study: Study) -> list[str]:
     about = study.about
-    rates = ", ".join(f"{study.label(name)} {rate:g}" for name, rate in about["rates"].items())
+    rates = ", ".join(
+        _rate(study.label(name), rate, about["rates_tried"][name]) for name, rate in about["rates"].items()
+    )
     swept = next(run for run in about["runs"] if run["system"] == "gated_swept")
     commands = [
         f"nrh train {shlex.join([*about['common'], *words])}"
@@ -200,10 +239,14 @@ def _method(study: Study) -> list[str]:
         f"Learning rates: one of {tried} for each system, by a fifth of the epochs and the lowest val/mse "
         f"(chosen: {rates}). The sweep of gated had {about['plan']['trials']} trials more.",
         "The checkpoint with the lowest val/mse is kept. Threshold, strength and least change of a calibrated model "
-        "were chosen on val (`nrh calibrate`). Each test was scored once, by `nrh evaluate`.",
+        "were chosen on val (`nrh calibrate`).",
+        "In this study each test was scored once, by `nrh evaluate`, after all choices, and scanned for the risk "
+        "curves, by which nothing is chosen. Who plans a study after the results of another on the same tests knows "
+        "them: what they show of it then is less than of new photos.",
         "Differences: image by image between runs of the same seed, the mean over seeds, bootstrap over photos "
-        f"({compare.DRAWS:,} draws), intervals at {100 * (1 - LEVEL):g} % after Holm over the rows of a table; claimed "
-        "only where all seeds agree in sign.",
+        f"({compare.DRAWS:,} draws), intervals at {100 * (1 - LEVEL):g} % after Holm over the rows of a table, step by "
+        f"step; claimed only where at least {compare.FEWEST_SEEDS} seeds were trained and all agree in sign. A control "
+        "or an ablation of one seed is shown, and nothing is claimed of it.",
         "One detector for all systems and seeds: what seeds vary is the harmoniser's training.",
         "Two-stage and the rows with the true mask are made of DIH-M's runs.",
     ]
@@ -214,14 +257,24 @@ def _method(study: Study) -> list[str]:
     return [
         "## How it was made",
         "\n".join(f"* {fact}" for fact in facts),
-        "Trainings as they were called, of the first seed (`study.json` has all):",
+        "Trainings as they were called, of the first seed ([study.json](study.json) has all):",
         _shell(commands),
         "The model to apply (its folder holds a model card), as one file that needs no torch:",
         _shell(use),
         f"What the sweep chose: `{' '.join(swept['words'])}`.",
-        "Every number by model and seed: [by_seed.csv](by_seed.csv); curves: [learning.csv](learning.csv); each "
-        "table is a CSV file of its name.",
+        "What calibration chose on val:",
+        "\n".join(f"* {run}: {text}" for run, text in about["calibrated"].items()),
+        "Every number by model and seed: [by_seed.csv](by_seed.csv); curves: [learning.csv](learning.csv); of the "
+        "gates' thresholds: [risk.csv](risk.csv); plan, words and choices: [study.json](study.json); each table is a "
+        "CSV file of its name.",
     ]
+
+
+def _rate(label: str, chosen: float, tried: dict[str, float | None]) -> str:
+    """A learning rate, and whether a better one may lie beyond those that were tried."""
+    rates = [float(one) for one in tried]
+    beyond = {min(rates): ", the lowest of them", max(rates): ", the highest of them"}.get(chosen, "")
+    return f"{label} {chosen:g}{beyond}"
 
 
 def _shell(commands: Sequence[str]) -> str:

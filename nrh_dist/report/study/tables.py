@@ -8,7 +8,7 @@ import numpy as np
 
 from nrh_dist.report.bootstrap import Estimate
 from nrh_dist.report.shown import Column, Row, Table
-from nrh_dist.report.statistics import WORSE1, mean
+from nrh_dist.report.statistics import WORSE1, is_worse, mean
 from nrh_dist.report.study import compare
 from nrh_dist.report.study.collect import CONTROLS, IDENTITY, MASKED, TESTS, Study, System, Test
 from nrh_dist.report.study.compare import Difference, Group
@@ -87,15 +87,17 @@ def of_differences(study: Study, test: Test, name: str, caption: str, found: Seq
         Column("low", "corrected, from"),
         Column("high", "to"),
         *(Column(f"seed_{seed}", f"seed {seed}") for seed in range(seeds)),
+        Column("p_holm", "p, Holm", decimals=4),
         Column("claimed", "claimed", decimals=0),
     ]
     rows = []
     for one in found:
         by_seed = [*one.by_seed, *[float("nan")] * (seeds - len(one.by_seed))]
         label = f"{study.label(one.one)} − {study.label(one.other)}"
-        rows.append(Row(label, [one.value, *one.interval, *by_seed, one.holds], model=one.one))
+        rows.append(Row(label, [one.value, *one.interval, *by_seed, one.p, one.holds], model=one.one))
     notes = [
-        "Claimed: −1 the first is better, 1 worse, 0 neither: the corrected interval holds 0, or the seeds disagree."
+        "Claimed: −1 the first is better, 1 worse, 0 neither: the corrected interval holds 0, the seeds disagree, or "
+        "there is one seed alone."
     ]
     return Table(f"{name}-{test.name}", f"{TESTS[test.name]}: {caption}", columns, rows, notes)
 
@@ -167,7 +169,7 @@ def _by_seed(test: Test, group: str, chosen: np.ndarray, system: System) -> list
     rows: list[list[object]] = []
     for place, seed in enumerate(system.seeds):
         mse = system.mse[place, chosen]
-        worse = float(np.mean(mse - test.identity[chosen] > WORSE1)) if chosen.any() else float("nan")
+        worse = float(is_worse(mse, test.identity[chosen]).mean()) if chosen.any() else float("nan")
         numbers = [mean(mse), mean(system.psnr[place, chosen]), mean(system.fmse[place, chosen]), worse]
         numbers.append(mean(test.identity[chosen]))
         named = "" if system.name == IDENTITY else seed
@@ -186,4 +188,5 @@ def _photos(test: Test) -> int:
 def shown(estimate: Estimate, decimals: int = 2) -> str:
     """A value with its interval, as a sentence has it."""
     low, high = estimate.bounds
-    return f"{estimate.value:,.{decimals}f} ({low:,.{decimals}f} to {high:,.{decimals}f})".replace("-", "−")
+    interval = f"{low:,.{decimals}f} to {high:,.{decimals}f}" if estimate.interval else "no interval"
+    return f"{estimate.value:,.{decimals}f} ({interval})".replace("-", "−")

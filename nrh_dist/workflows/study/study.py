@@ -10,13 +10,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from omegaconf import OmegaConf
 
 from nrh_dist import config as configuration
 from nrh_dist.data.layouts import Source, index
 from nrh_dist.data.pack import cached_pack, write_pack
-from nrh_dist.engine import provenance, rundir, select
+from nrh_dist.engine import checkpoint, provenance, rundir, select
 from nrh_dist.engine.dist import own_device
 from nrh_dist.engine.files import write_json, write_text
 from nrh_dist.engine.lock import locked
@@ -25,7 +24,8 @@ from nrh_dist.engine.scan import scan
 from nrh_dist.errors import UserError
 from nrh_dist.launch.evaluate import Options, evaluate
 from nrh_dist.launch.space import FIXED
-from nrh_dist.report.statistics import WORSE1
+from nrh_dist.report.statistics import is_worse
+from nrh_dist.report.study.collect import SCHEMA
 from nrh_dist.report.study.page import write as write_report
 from nrh_dist.workflows.calibrate import THRESHOLDS, calibrate, gated
 from nrh_dist.workflows.study import data
@@ -44,7 +44,6 @@ from nrh_dist.workflows.study.recipes import (
 from nrh_dist.workflows.study.runs import Run, Trainer, slots
 from nrh_dist.workflows.sweep import sweep
 
-SCHEMA = 1
 SPACE = Path(__file__).parents[3] / "search_spaces" / "study.yaml"
 CALIBRATED = {"gated": "gated_calibrated", SWEPT: "gated_swept_calibrated"}
 TESTED = 1500  # composites of each test, at most
@@ -95,6 +94,8 @@ class Study:
         self.plan = plan
         text = f"plan: {plan.scale.size} px, width {plan.scale.width:g}, {plan.epochs} epochs, {plan.seeds} seeds"
         self.say(text + (f"; cut: {'; '.join(plan.cuts)}" if plan.cuts else ""))
+        if is_planned and budget != (before := self.content["budget_minutes"]):
+            self.say(f"it was planned with --budget {before}, and stays so; another --out is planned anew")
         samples, folder = index(Source(self.out / "data" / data.TRAIN)), self.out / "packs" / f"train-{plan.scale.size}"
         pack = write_pack(samples, folder, plan.scale.size, None, self.say).root
         own = ("data.val_fraction=0", "train.keep_checkpoints=1", "track.wandb=disabled")
@@ -106,13 +107,16 @@ class Study:
     def _begun(self, budget: float | None) -> dict[str, Any]:
         """``study.json`` as it was left, or what stands in it first. ``UserError`` where it is of another study."""
         asked = {"photos": data.facts(self.photos), "words": list(self.words)}
+        code = provenance.code()
         if not self.file.exists():
-            begun = {"schema": SCHEMA, "asked": asked, "command": provenance.command(), **provenance.code()}
-            return begun | {"began": provenance.now(), "budget_minutes": budget, "out": self.out.name}
+            begun = {"schema": SCHEMA, "asked": asked, "command": provenance.command(), "version": code["version"]}
+            begun |= {"began": provenance.now(), "budget_minutes": budget, "out": self.out.name}
+            return begun | {"commits": [code["commit"]]}
         content: dict[str, Any] = json.loads(self.file.read_text())
         if content.get("schema") != SCHEMA or content["asked"] != asked:
             raise UserError(f"{self.out} holds another study ({content.get('asked')}): choose another --out")
-        return content
+        # Whoever goes on after an update has numbers of both.
+        return content | {"commits": [*dict.fromkeys([*content["commits"], code["commit"]])]}
 
     def _whole(self, budget: float | None) -> Plan:
         """The plan before anything is cut, but for the composites that a short budget has no time to make."""
@@ -146,6 +150,7 @@ class Study:
     def judge(self) -> None:
         """Calibrate on val, then score every run once on each test."""
         calibrated = [self._calibrated(name, seed) for name in CALIBRATED for seed in range(self.plan.seeds)]
+        self.content["calibrated"] = {path.name: checkpoint.read_meta(path)["calibration"] for path in calibrated}
         folders = [str(self.trainer.path(one["run"])) for one in self.content["runs"]] + [
             str(one) for one in calibrated
         ]
@@ -287,7 +292,7 @@ class Study:
             found = scan(model, pack, chosen, RISK_THRESHOLDS, (1.0,), device, lambda n: progress.add(n, "scanned"))
             for place, threshold in enumerate(found.thresholds):
                 mse = found.mse[place, 0]
-                worse = float(np.mean(mse - found.identity_mse > WORSE1))
+                worse = is_worse(mse, found.identity_mse).mean()
                 means = (found.opened[place].mean(), worse, mse.mean(), found.identity_mse.mean())
                 rows.append([test, name, seed, threshold, *(f"{value:.6f}" for value in means), len(chosen)])
         return rows

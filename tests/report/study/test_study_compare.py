@@ -50,6 +50,28 @@ def test_a_seed_that_disagrees_spoils_the_claim():
     assert after.interval[1] < 0 and after.by_seed[2] > 0 and after.holds == 0
 
 
+def test_one_seed_shows_nothing():
+    (found,) = compare.against_identity(made(seeds=1, gated=-10.0), ["gated"])
+    assert found.interval[1] < 0 and found.p < 0.05 and found.holds == 0
+    assert compare.against_identity(made(seeds=2, gated=-10.0), ["gated"])[0].holds == -1
+
+
+def test_after_one_that_fails_holm_claims_nothing_more():
+    """p of 0.001, 0.03 and 0.04: the third is below its own level, but the second failed at 0.025."""
+    random = np.random.default_rng(1)
+    test, names = made(seeds=2), ("one", "two", "three")
+    noise = random.normal(0, 5, IMAGES)
+    means = np.bincount(test.photos, noise) / EACH
+    noise -= noise.mean()
+    deviation = (means - means.mean()).std() / np.sqrt(PHOTOS)
+    for name, p in zip(names, (0.001, 0.03, 0.04), strict=True):
+        shift = norm.ppf(1 - p / 2) * deviation
+        test.systems[name] = system(name, np.tile(test.identity + noise + shift, (2, 1)))
+    found = compare.differences(test, [(name, "identity") for name in names])
+    assert found[2].interval[0] > 0, "by itself it would be claimed"
+    assert [one.holds for one in found] == [1, 0, 0]
+
+
 def test_intervals_are_those_of_holm():
     """Of m tests the smallest p has the level 0.05 / m, the largest 0.05: as by hand from the same draws."""
     test = made(seeds=1, one=0.9, two=0.3, three=5.0)
@@ -99,10 +121,24 @@ def test_the_macro_average_weighs_categories_alike():
 
 def test_the_share_that_is_closed():
     test = made(seeds=2, dih_nm=20.0, dih_m=-40.0, gated=-20.0)
-    found = compare.share_closed(test, test.systems["gated"])
+    found = compare.share_closed(test, test.systems["gated"].mean_mse)
     assert found.value == pytest.approx(0.5, abs=0.1) and found.bounds[0] < found.value < found.bounds[1]
-    assert compare.share_closed(test, test.systems["dih_m"]).value == pytest.approx(1)
-    assert compare.share_closed(test, test.systems["identity"]).value == pytest.approx(0)
+    assert compare.share_closed(test, test.systems["dih_m"].mean_mse).value == pytest.approx(1)
+    assert compare.share_closed(test, test.identity).value == pytest.approx(0)
+
+
+def test_no_interval_where_there_may_be_no_way():
+    test = made(seeds=2, dih_nm=20.0, dih_m=0.0, gated=-20.0)
+    test.systems["dih_m"] = system("dih_m", test.identity + np.where(test.photos % 2, 30.0, -30.1))
+    found = compare.share_closed(test, test.systems["gated"].mean_mse)
+    assert np.isfinite(found.value) and found.interval is None
+
+
+def test_what_is_not_finite_was_made_worse():
+    test = made(gated=0.0)
+    values = np.tile(test.identity, (3, 1))
+    values[:, : IMAGES // 2] = np.nan
+    assert compare.worse1(test, system("gated", values)).value == pytest.approx(1 / 2)
 
 
 def test_the_share_made_worse_is_the_mean_over_seeds():
