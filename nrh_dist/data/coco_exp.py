@@ -309,7 +309,7 @@ def _write(path: str | Path, content: Content, out: Path) -> None:
     Two workers may write one mask: until the rename each file has a name of its own.
     """
     temporary = f"{out}/{SCRATCH}/{uuid.uuid4().hex}"
-    with open(temporary, "wb", buffering=0) as file:
+    with open(temporary, "wb") as file:  # buffered: a raw one writes fewer bytes, without an error, on a full disk
         file.write(content)
     os.replace(temporary, path)
 

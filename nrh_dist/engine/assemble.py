@@ -118,6 +118,13 @@ def _part(word: str, wanted: str, key: str, config: Config) -> Path:
         raise UserError(f"{key}={word} was trained at data.size={meta['size']}, this run has {config.data.size}")
     if wanted == "dih_m" and found["dih_variant"] != config.model.dih_variant:
         raise UserError(f"{key}={word} has model.dih_variant={found['dih_variant']}, not {config.model.dih_variant}")
+    if wanted == "dih_m" and found["residual"]:
+        raise UserError(f"{key}={word} has model.residual=true and gives differences: train one without")
+    if config.model.name == "two_stage" and found["batchnorm_eps"] != config.model.batchnorm_eps:
+        raise UserError(
+            f"{key}={word} has model.batchnorm_eps={found['batchnorm_eps']:g}, this run has "
+            f"{config.model.batchnorm_eps:g}"
+        )
     if found["width"] != config.model.width:
         raise UserError(f"{key}={word} has model.width={found['width']}, this run has {config.model.width}")
     return path

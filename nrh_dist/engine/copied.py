@@ -48,12 +48,21 @@ def bring(copy: Storage, folder: Path, say: Say) -> None:
     with one_at_a_time(folder / FETCHING):
         there, here = copy.sizes(), checkpoint.newest(folder).path
         newer = [name for name in whole(there) if here is None or position(name) > position(here.name)]
-        is_newer = any(_fetch(copy, folder, name, there, say) for name in reversed(newer))  # the first that is sound
+        # Rows come before the checkpoint: who is interrupted between the two finds it newer again, and rows beyond a
+        # checkpoint are dropped.
         for name, size in there.items():
-            if "/" not in name and (not (folder / name).exists() or (is_newer and name in REPLACED)):
+            if "/" not in name and (not (folder / name).exists() or (newer and name in REPLACED)):
                 copy.get(name, folder / name, size)
+        any(_fetch(copy, folder, name, there, say) for name in reversed(newer))  # the first that is sound
         for name in _bests(folder) & {*whole(there)}:
             _fetch(copy, folder, name, there, say)
+
+
+def is_behind(copy: Storage, folder: Path) -> bool:
+    """Whether ``folder`` has a newest checkpoint, or rows, that the copy lacks."""
+    there, here, rows = copy.sizes(), checkpoint.newest(folder).path, folder / ROWS
+    lacks_checkpoint = here is not None and here.name not in whole(there)
+    return lacks_checkpoint or (rows.exists() and there.get(ROWS) != rows.stat().st_size)
 
 
 def fetch(copy: Storage, folder: Path, name: str, say: Say) -> bool:

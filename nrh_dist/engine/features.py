@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from nrh_dist.data.feed import Features, gather
 from nrh_dist.data.pack import Pack
 from nrh_dist.engine.dist import Place
-from nrh_dist.engine.files import sync_folder, write_json
+from nrh_dist.engine.files import sync_folder, write_at, write_json
 from nrh_dist.engine.progress import Say
 from nrh_dist.errors import UserError
 from nrh_dist.location import cache_dir
@@ -192,7 +192,7 @@ class _Making:
             if os.pread(files.progress, 1, chunk) == DONE:
                 return False
             values = np.ascontiguousarray(self.compute(chunk), np.float32)
-            os.pwrite(files.values, values.data.cast("B"), chunk * self.chunk_bytes)
+            write_at(files.values, values.data.cast("B"), chunk * self.chunk_bytes)
             os.fsync(files.values)  # before it counts as done
             os.pwrite(files.progress, DONE, chunk)
         finally:

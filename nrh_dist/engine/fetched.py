@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -31,10 +31,14 @@ ORIGIN = ".origin"  # beside what was fetched: its address
 
 
 class Origin(NamedTuple):
-    """A folder of the cache, and the address that it came from; "" for a folder that is no fetched one."""
+    """A folder of the cache, the address that it came from, and what it states about itself there.
+
+    Both are empty for a folder that is no fetched one.
+    """
 
     path: Path
-    address: str
+    address: str = ""
+    stated: bytes = b""
 
 
 def checkpoint_folder(word: str) -> Path:
@@ -85,13 +89,16 @@ def origin(path: Path) -> Origin:
     """What another machine needs to have the fetched folder ``path``, too."""
     top = cache_dir() / "fetched"
     if not path.is_relative_to(top):
-        return Origin(path, "")
-    return Origin(path, (top / path.relative_to(top).parts[0] / ORIGIN).read_text())
+        return Origin(path)
+    return Origin(path, (top / path.relative_to(top).parts[0] / ORIGIN).read_text(), _stated(path))
 
 
 def here(given: Origin, say: Say) -> Path:
-    """``given`` on this machine: where it is, or fetched. ``UserError`` for a plain path that this machine lacks."""
-    if given.path.exists():
+    """``given`` on this machine: where it is, or fetched.
+
+    ``UserError`` for a plain path that this machine lacks, and where the address holds something else by now.
+    """
+    if given.path.exists() and (not given.address or _stated(given.path) == given.stated):
         return given.path
     if not given.address:
         raise UserError(
@@ -99,7 +106,16 @@ def here(given: Origin, say: Say) -> Path:
             "address such as s3://bucket/packs/NAME"
         )
     is_pack = open_storage(given.address).read(PACK) is not None
-    return pack(given.address, say) if is_pack else checkpoint_folder(given.address)
+    path = pack(given.address, say) if is_pack else checkpoint_folder(given.address)
+    if _stated(path) != given.stated:
+        raise UserError(f"{given.address} was replaced since this began: give the same command again")
+    return path
+
+
+def _stated(path: Path) -> bytes:
+    """The manifest of a pack or a checkpoint; empty where there is none."""
+    files = (path / name for name in (PACK, MANIFEST))
+    return next((file.read_bytes() for file in files if file.is_file()), b"")
 
 
 def results(word: str, say: Say) -> Path:
@@ -111,13 +127,21 @@ def results(word: str, say: Say) -> Path:
         raise UserError(f"{place} holds no run, sweep or evaluation")
     target = _top(place) / place.location.name
     with _fetching(target):
-        lacking = {name: size for name, size in wanted.items() if not _is_here(target / name, size)}
+        same = _same_checkpoints(place, target, wanted)
+        lacking = {
+            name: size for name, size in wanted.items() if not (_parent(name) in same and (target / name).is_file())
+        }
         require_space(target.parent, sum(lacking.values()), place)
-        for name, size in lacking.items():
+        gone = set()
+        for name, size in sorted(lacking.items(), key=lambda one: one[0].endswith(f"/{MANIFEST}")):  # those last
             (target / name).parent.mkdir(parents=True, exist_ok=True)
-            place.get(name, target / name, size)
+            try:
+                place.get(name, target / name, size)
+            except FileNotFoundError:  # pruned there meanwhile
+                gone.add(_parent(name))
         for path in [*target.rglob("*")]:  # gone there, as a pruned checkpoint is
-            if path.is_file() and str(path.relative_to(target)) not in wanted:
+            name = str(path.relative_to(target))
+            if path.is_file() and (name not in wanted or _parent(name) in gone):
                 path.unlink()
     say(f"{place}: {len(lacking)} of {len(wanted)} files were fetched into {target}")
     return target
@@ -137,10 +161,14 @@ def _is_of_results(name: str) -> bool:
     return is_of_checkpoint or parts[-1] in ("metrics.jsonl", "summary.json", "per_image.csv", "config.yaml", BEST)
 
 
-def _is_here(path: Path, size: int) -> bool:
-    """Whether this file of a checkpoint was fetched before; other files change, and are fetched again."""
-    is_of_checkpoint = path.parent.parent.name == FOLDER
-    return is_of_checkpoint and path.exists() and path.stat().st_size == size
+def _same_checkpoints(place: Storage, target: Path, names: Iterable[str]) -> set[str]:
+    """The folders of checkpoints that were fetched before, by their manifests; other files change without one."""
+    manifests = (name for name in names if name.endswith(f"/{MANIFEST}") and (target / name).is_file())
+    return {_parent(name) for name in manifests if (target / name).read_bytes() == place.read(name)}
+
+
+def _parent(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
 def _best(place: Storage) -> str:

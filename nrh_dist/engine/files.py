@@ -46,6 +46,29 @@ def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
+def write_at(descriptor: int, content: memoryview, position: int) -> None:
+    """``os.pwrite`` of all bytes: it writes fewer, without an error, where the disk becomes full meanwhile."""
+    while content:
+        count = os.pwrite(descriptor, content, position)
+        content, position = content[count:], position + count
+
+
+def sync_files(folder: Path) -> None:
+    """Flush all that is in ``folder``, names too, so that a rename that follows is of what was written."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync_folder(path)
+        elif path.is_file():
+            sync(path)
+    sync_folder(folder)
+
+
+def sync(path: Path) -> None:
+    """Flush a file."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the names in ``folder`` to the disk, so that a rename survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -79,6 +79,7 @@ class Fit:
         self.learner = speed.learner(model, config, place, say)
         self.guard = Guard(model, place)
         self.bad_steps: list[BadStep] = []
+        self.clock = time.monotonic()
         self.keeper = Keeper(config, folder, place, pack.digest, model, self.optimiser, say, copy)
 
     def restore(self) -> None:
@@ -100,12 +101,12 @@ class Fit:
             except _RolledBack:
                 continue
             self.report(row)
-            self.beat()
+            self.beat(until_slow=True)  # the main rank may wait for the storage, and the others for it
         return row
 
     def _epoch(self, progress: Progress) -> dict[str, Any]:
         state = self.state
-        started = time.monotonic()
+        started = self.clock = time.monotonic()
         images = 0
         if self.optimiser:
             images = self._train_epoch(progress)
@@ -115,7 +116,7 @@ class Fit:
         trained = time.monotonic() - started
         metrics = self._validate()
         state.epoch, state.epoch_step = state.epoch + 1, 0
-        state.seconds += time.monotonic() - started
+        self._count_time()
         row = {
             "epoch": state.epoch,
             "step": state.step,
@@ -180,8 +181,15 @@ class Fit:
         if self.state.bad_in_a_row:  # weights that may be spoilt are nothing to go back to
             return
         self.beat(until_slow=True)
+        self._count_time()
         self.keeper.save(self.state, {})
         self.beat()
+
+    def _count_time(self) -> None:
+        """Add what has passed since the last time to the training's time."""
+        now = time.monotonic()
+        self.state.seconds += now - self.clock
+        self.clock = now
 
     def _settle(self) -> None:
         """Move the data to the device where they fit on all ranks: a rank that streams would wait for the others."""

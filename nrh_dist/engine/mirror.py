@@ -240,6 +240,13 @@ def mirror_of(config: Config, folder: Path, say: Say) -> Copy:
     return Mirror(copy, folder, say, min(WAIT_SECONDS, 4 * config.scale.hang_seconds)) if copy else NOWHERE
 
 
+def complete(config: Config, folder: Path, say: Say) -> None:
+    """Send what the end of a training could not. ``UserError`` names what is only on this disk."""
+    copy = copied.copy_of(config)
+    if copy and copied.is_behind(copy, folder):
+        mirror_of(config, folder, say).finish()
+
+
 @contextmanager
 def completed(copy: Copy, place: Place, say: Say) -> Iterator[None]:
     """Have the main rank complete the copy when the block ends.

@@ -82,8 +82,6 @@ def _of_checkpoint(word: str | Path) -> Network:
         raise UserError("identity changes nothing: give a harmoniser's checkpoint")
     path = select.resolve(word)
     require_harmoniser(checkpoint.read_meta(path), word)
-    if reason := checkpoint.fault(path):
-        raise UserError(f"{path} is damaged: {reason}; give another checkpoint")
     model, meta = trained_model(path)
     device = own_device()
     model.to(device)

@@ -20,6 +20,7 @@ from nrh_dist.data.scenes import draw
 from nrh_dist.engine import checkpoint
 from nrh_dist.engine.assemble import require_harmoniser, trained_model
 from nrh_dist.engine.export import card_of, require_new
+from nrh_dist.engine.files import sync, sync_folder
 from nrh_dist.engine.network import ABOUT, FIELD, IMAGE, MASK, ONNX, PHOTO, SCHEMA, open_network
 from nrh_dist.engine.progress import Say
 from nrh_dist.errors import UserError
@@ -63,7 +64,9 @@ def export(path: Path, out: Path, say: Say) -> Path:
         if not largest <= TOLERANCE:
             raise UserError(f"{path} as ONNX differs from torch by {largest:.2g}, and {TOLERANCE:g} is allowed")
         require_new(out)
+        sync(partial)
         partial.rename(out)
+        sync_folder(out.parent)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from None
     finally:

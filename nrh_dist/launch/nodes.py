@@ -69,9 +69,11 @@ def _marked(storage: str) -> Iterator[tuple[str, str]]:
             open_storage(storage).put(mark.encode(), mark)
     except UserError as error:
         fault = str(error)
-    yield mark, fault
-    if mark and not fault:
-        open_storage(storage).remove(mark)
+    try:
+        yield mark, fault
+    finally:
+        if mark and not fault:
+            open_storage(storage).remove(mark)
 
 
 def _node(node: dict[str, Any], told: Any, on: Callable[..., Any]) -> Node:

@@ -19,6 +19,7 @@ from nrh_dist.data.pack import Pack, cached_pack, open_source
 from nrh_dist.engine import checkpoint, fetched, provenance, shards
 from nrh_dist.engine.dist import own_device
 from nrh_dist.engine.fetched import Origin
+from nrh_dist.engine.files import sync_files, sync_folder
 from nrh_dist.engine.lock import locked
 from nrh_dist.engine.progress import Progress, Say
 from nrh_dist.engine.score import Entry
@@ -147,7 +148,9 @@ def staged(out: Path) -> Iterator[Path]:
             _require_replaceable(out)
             _clear(partial)
             yield partial
+            sync_files(partial)
             _install(partial, out, earlier)
+            sync_folder(out.parent)
         except BaseException as error:
             with suppress(OSError):
                 _clear(partial)

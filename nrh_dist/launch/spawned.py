@@ -66,7 +66,7 @@ def _worker(
     place = torchrun_place(gpus)
     report = partial(tell_and_wait, Path(folder)) if place.is_main else lambda row: None
     try:
-        work(config, Path(pack), Path(folder), place, report, nothing, lambda line: None)
+        work(config, Path(pack), Path(folder), place, report, nothing, lambda line: None, settled=True)
     except UserError as error:
         write_text(Path(folder) / MISTAKE, str(error))
         raise

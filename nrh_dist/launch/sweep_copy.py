@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nrh_dist.engine import copied, track
+from nrh_dist.engine.checkpoint import BEST
 from nrh_dist.engine.copied import ROWS
 from nrh_dist.engine.progress import Say
 from nrh_dist.engine.storage import Storage, StorageProblem, open_storage
@@ -41,11 +42,11 @@ class SweepCopy:
         if stated is not None and own.exists() and own.read_bytes() != stated:
             raise UserError(f"{self._place} holds another sweep: choose another run.name, or give the same words")
         there = {name: size for name, size in self._place.sizes().items() if name.count("/") in (0, 2)}
+        rows = (name for name in there if name.endswith(f"/{ROWS}"))
+        further = {Path(name).parent for name in rows if there[name] > _size(self._folder / name)}
         for name, size in there.items():
             path = self._folder / name
-            rows = path.with_name(ROWS)
-            reached = there.get(name.rpartition("/")[0] + f"/{ROWS}", 0) if "/" in name else 0
-            if not path.exists() or reached > (rows.stat().st_size if rows.exists() else 0):
+            if not path.exists() or Path(name).parent in further:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._place.get(name, path, size)
 
@@ -61,10 +62,10 @@ class SweepCopy:
                 self._place.put(path, name)
                 self._sent[name] = version
 
-    def forget(self, *names: str) -> None:
-        """Remove files of these names, of the sweep or of any trial of it."""
+    def reopen(self) -> None:
+        """Remove the sweep's best.json, and what is noted of trials that failed: it is not finished any more."""
         for name in self._place.sizes():
-            if name.split("/")[-1] in names and name.count("/") in (0, 2):
+            if name == BEST or (name.count("/") == 2 and name.endswith(f"/{FAILURE}")):
                 self._place.remove(name)
 
     def fetch_best(self, metric: str, say: Say) -> None:
@@ -109,7 +110,7 @@ class NoCopy:
     def send(self) -> None:
         """Do nothing."""
 
-    def forget(self, *names: str) -> None:
+    def reopen(self) -> None:
         """Do nothing."""
 
     def fetch_best(self, metric: str, say: Say) -> None:
@@ -119,6 +120,10 @@ class NoCopy:
     def followed(self, say: Say) -> Iterator[None]:
         """Do nothing."""
         yield
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def copy_of(storage: str | None, folder: Path) -> SweepCopy | NoCopy:

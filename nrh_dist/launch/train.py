@@ -9,7 +9,7 @@ from threading import Event
 from typing import Any
 
 from nrh_dist import config as configuration
-from nrh_dist.engine import copied, fetched, rundir
+from nrh_dist.engine import copied, fetched, mirror, rundir
 from nrh_dist.engine.assemble import part_checkpoints
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.notice import Notice, ask_to_stop
@@ -43,6 +43,7 @@ def train(config: Config, say: Say) -> Path:
     pack = find_pack(config, say)
     with rundir.claimed(config, say) as folder:
         if rundir.is_finished(folder, config):
+            mirror.complete(config, folder, say)
             say(f"{folder} is finished: {config.train.epochs} epochs; nothing to do")
             return folder
         session.connect(say)
@@ -217,7 +218,8 @@ def _worker(loop_config: dict[Any, Any]) -> None:
         ray.train.report(row)
 
     try:
-        work(config, pack, folder, place, report, lambda: max(wire.asked(), preemption()), wire.tell)
+        asked, is_settled = (lambda: max(wire.asked(), preemption())), loop_config["is_trial"]
+        work(config, pack, folder, place, report, asked, wire.tell, is_settled)
     finally:
         wire.close()
 

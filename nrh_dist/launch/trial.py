@@ -13,7 +13,7 @@ import torch
 
 from nrh_dist import location
 from nrh_dist.config import Config, run_dir, with_absolute_paths
-from nrh_dist.engine import fetched, notice, rundir, track
+from nrh_dist.engine import fetched, mirror, notice, rundir, track
 from nrh_dist.engine.dist import Place, own_device
 from nrh_dist.engine.fetched import Origin
 from nrh_dist.engine.progress import Say
@@ -26,7 +26,7 @@ from nrh_dist.launch.space import Space
 from nrh_dist.launch.spawned import spawn_workers
 from nrh_dist.launch.telling import LOOK_SECONDS, Answers
 from nrh_dist.launch.train import run_workers
-from nrh_dist.launch.worker import LOG
+from nrh_dist.launch.worker import logged
 
 POINTER = "pointer.json"
 
@@ -74,15 +74,12 @@ def train_trial(
     folder = run_dir(config)
     if not (folder / trials.ASSIGNMENT).exists():  # first of all: a folder is nobody's without it
         trials.note(folder, trial, searched.costs(trial["assignment"]))
-    with rundir.claimed(config), (folder / LOG).open("a", buffering=1) as log:
-
-        def say(line: str) -> None:
-            log.write(line + "\n")
-
+    with rundir.claimed(config), logged(folder) as say:
         tell = _Teller(trials.noted(folder)["costs"])
         for row in track.rows_up_to(folder, config.train.epochs):
             tell(row)
         if trials.is_stopped(folder) or rundir.is_finished(folder, config):
+            mirror.complete(config, folder, say)
             return
         if reason := trials.failures(sweep).get(folder.name):
             raise UserError(reason)

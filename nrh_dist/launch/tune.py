@@ -34,7 +34,6 @@ from nrh_dist.launch.sweep_copy import SWEEP, copy_of
 from nrh_dist.launch.train import cpus_per_worker, gpus_per_worker, may_see_other_disks, require_workers
 from nrh_dist.launch.trial import Together, sweep_dir, train_trial
 from nrh_dist.launch.trials import (
-    FAILURE,
     begun,
     failures,
     forget_failures,
@@ -86,7 +85,7 @@ def tune(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
         say(f"sweep of {searched.trials} trials into {folder}")
         forget_failures(folder)
         (folder / select.BEST).unlink(missing_ok=True)  # the sweep is finished again when its failed trials are
-        copy.forget(FAILURE, select.BEST)
+        copy.reopen()
         notice.forget(folder)
         progress = Progress(searched, folder, say)
         is_apart = may_see_other_disks(first)
@@ -314,6 +313,6 @@ def _identity(searched: Space) -> dict[str, Any]:
         "trials": searched.trials,
         "search": searched.search,
         "scheduler": {searched.schedule.kind: vars(searched.schedule)},
-        "base": [word for word in searched.base if word.split(".")[0] not in PLACE_KEYS],
+        "base": [word for word in searched.base if word.partition("=")[0].split(".")[0] not in PLACE_KEYS],
         "space": dimensions,
     }

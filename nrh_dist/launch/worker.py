@@ -1,6 +1,7 @@
 """What every worker of a training does, whoever started it: the loop, and a log."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from nrh_dist.config import Config
@@ -14,13 +15,37 @@ from nrh_dist.engine.run import run
 LOG = "train.log"
 
 
-def work(config: Config, pack: Path, folder: Path, place: Place, report: Report, asked: Ask, tell: Say) -> None:
-    """Train as one of the workers of the run in ``folder``; each line of its log there is told as well."""
-    with (folder / LOG).open("a", buffering=1) as log:
+def work(
+    config: Config,
+    pack: Path,
+    folder: Path,
+    place: Place,
+    report: Report,
+    asked: Ask,
+    tell: Say,
+    settled: bool = False,
+) -> None:
+    """Train as one of the workers of the run in ``folder``; each line of its log there is told as well.
+
+    ``settled``: as for ``run``.
+    """
+    with logged(folder) as log:
 
         def say(line: str) -> None:
-            log.write(line + "\n")
+            log(line)
             tell(line)
 
         with rundir.writing(folder, say) if place.is_main else nullcontext():
-            run(config, pack, place, report, say, asked)
+            run(config, pack, place, report, say, asked, settled)
+
+
+@contextmanager
+def logged(folder: Path) -> Iterator[Say]:
+    """Lines go to the log in ``folder``. Where a full disk takes none, a line is lost and not the training."""
+
+    def say(line: str) -> None:
+        with suppress(OSError):
+            log.write(f"{line}\n".encode())
+
+    with (folder / LOG).open("ab", buffering=0) as log:  # nothing is left to be written when it is closed
+        yield say

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +71,20 @@ def test_an_empty_real_photo_or_mask_is_written_again(instance, out):
         (out / name).write_bytes(b"")
     maker.make(pair)
     assert {name: (out / name).read_bytes() for name in files(out)} == whole
+
+
+def test_what_the_disk_takes_half_of_is_not_there(out):
+    """A limit on the size of files, as a full disk, lets a write end early without an error."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    earlier = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        with pytest.raises(OSError, match="File too large"):
+            coco_exp._write(out / "whole", b"x" * 3000, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, earlier)
+    assert not (out / "whole").exists()
 
 
 def test_png_is_exact_outside_the_mask(instance, out):

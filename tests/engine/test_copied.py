@@ -4,11 +4,13 @@ import json
 import shutil
 
 import faulty_s3
+import pytest
 from copies import copy_of, mirrored, names
 from test_keeper import finished, keeper_of
 
 from nrh_dist.engine import checkpoint, copied, select, track
 from nrh_dist.engine.mirror import Mirror
+from nrh_dist.engine.storage import Storage, StorageProblem
 
 
 def test_the_newer_of_the_two_wins(s3, tmp_path):
@@ -31,6 +33,40 @@ def test_the_newer_of_the_two_wins(s3, tmp_path):
     finished(third := tmp_path / "third", [3.0, 2.0, 1.5, 1.4])
     copied.bring(copy, third, print)
     assert names(third)[-1] == "epoch-0004-step-000040" and select.read_best(third)["value"] == 1.4
+
+
+def test_who_is_interrupted_while_fetching_loses_no_rows(s3, tmp_path, monkeypatch):
+    mirrored(s3, tmp_path / "run", [3.0, 2.0, 1.0])
+    finished(other := tmp_path / "other", [3.0])
+    monkeypatch.setattr(Storage, "get", interrupted(Storage.get, (copied.ROWS, checkpoint.BEST)))
+    with pytest.raises(StorageProblem):
+        copied.bring(copy_of(s3), other, print)
+    monkeypatch.undo()
+    copied.bring(copy_of(s3), other, print)
+    assert names(other)[-1] == "epoch-0003-step-000030" and select.read_best(other)["value"] == 1.0
+    assert [row["epoch"] for row in track.rows_up_to(other, 99)] == [1, 2, 3]
+
+
+def interrupted(get, names):
+    def fails(place, name, path, size):
+        if name in names:
+            raise StorageProblem("no answer")
+        return get(place, name, path, size)
+
+    return fails
+
+
+def test_what_the_copy_lacks_is_seen(s3, tmp_path):
+    mirrored(s3, folder := tmp_path / "run", [3.0, 2.0])
+    copy = copy_of(s3)
+    assert not copied.is_behind(copy, folder) and not copied.is_behind(copy, tmp_path / "nothing")
+    copy.remove("checkpoints/epoch-0002-step-000020/manifest.json")
+    assert copied.is_behind(copy, folder)
+    Mirror(copy, folder, print).finish()
+    assert not copied.is_behind(copy, folder)
+    with (folder / copied.ROWS).open("a") as rows:
+        rows.write("{}\n")
+    assert copied.is_behind(copy, folder)
 
 
 def test_the_best_comes_too_also_where_best_json_is_older(s3, tmp_path):

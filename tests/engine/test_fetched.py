@@ -6,7 +6,7 @@ from nrh_dist.cli import main
 from nrh_dist.engine import checkpoint, fetched, select
 from nrh_dist.engine.fetched import Origin
 from nrh_dist.engine.mirror import Mirror
-from nrh_dist.engine.storage import open_storage
+from nrh_dist.engine.storage import Storage, open_storage
 from nrh_dist.errors import UserError
 
 
@@ -64,11 +64,61 @@ def test_another_machine_fetches_what_it_lacks(s3, tmp_path, monkeypatch):
     origin = fetched.origin(fetched.pack(s3.address, print))
     assert origin.address.startswith("s3://")
     monkeypatch.setenv("NRH_CACHE", str(tmp_path / "another"))
-    moved = Origin(tmp_path / "nowhere", origin.address)
+    moved = origin._replace(path=tmp_path / "nowhere")
     found = fetched.here(moved, print)
     assert found.is_relative_to(tmp_path / "another")
     assert (found / "pack.json").read_bytes() == (pack / "pack.json").read_bytes()
-    assert fetched.here(Origin(pack, ""), print) == pack
+    assert fetched.here(Origin(pack), print) == pack
+
+
+def test_what_a_machine_fetched_before_is_not_what_is_there_now(s3, tmp_path, monkeypatch):
+    def put(train):
+        pack = write_small_pack(tmp_path / str(train), train=train).root
+        for file in sorted(pack.iterdir(), key=lambda file: file.name == "pack.json"):
+            if file.is_file():
+                open_storage(s3.address).put(file, file.name)
+        return (pack / "pack.json").read_bytes()
+
+    put(2)
+    old = fetched.origin(fetched.pack(s3.address, print))
+    stated = put(3)
+    monkeypatch.setenv("NRH_CACHE", str(tmp_path / "drivers"))
+    new = fetched.origin(fetched.pack(s3.address, print))
+    monkeypatch.setenv("NRH_CACHE", str(tmp_path / "workers"))
+    found = fetched.here(new._replace(path=old.path), print)
+    assert (found / "pack.json").read_bytes() == stated
+    with pytest.raises(UserError, match=r"was replaced since this began"):
+        fetched.here(old._replace(path=tmp_path / "nowhere"), print)
+
+
+def test_a_run_that_was_trained_anew_under_its_name_is_fetched_anew(sent, s3, tmp_path, monkeypatch):
+    path, _ = sent
+    checkpoints = fetched.results(s3.address, print) / "one" / "checkpoints"
+    contents = {file.name: file.read_bytes() for file in path.iterdir()}
+    weights = contents[checkpoint.WEIGHTS][:-1] + bytes([contents[checkpoint.WEIGHTS][-1] ^ 1])
+    contents |= {checkpoint.WEIGHTS: weights}
+    contents[checkpoint.MANIFEST] = checkpoint.manifest({name: contents[name] for name in checkpoint.OWN})
+    for name, content in contents.items():
+        open_storage(s3.address).put(content, f"one/checkpoints/{path.name}/{name}")
+    fetched.results(s3.address, print)
+    assert (checkpoints / path.name / checkpoint.WEIGHTS).read_bytes() == weights
+    asked = len(s3.seen)
+    fetched.results(s3.address, print)
+    assert not any("safetensors" in line for line in s3.seen[asked:])
+
+
+def test_a_checkpoint_that_is_pruned_while_it_is_fetched_is_none(sent, s3, monkeypatch):
+    path, _ = sent
+    get = Storage.get
+
+    def pruned(place, name, target, size):
+        if name.endswith(checkpoint.WEIGHTS):
+            raise FileNotFoundError(name)
+        get(place, name, target, size)
+
+    monkeypatch.setattr(Storage, "get", pruned)
+    folder = fetched.results(s3.address, print) / "one" / "checkpoints" / path.name
+    assert folder.is_dir() and not [*folder.iterdir()]
 
 
 def test_the_best_of_a_storage_is_named_and_exported(sent, s3, tmp_path, capsys):

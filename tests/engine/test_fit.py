@@ -100,6 +100,16 @@ def _is_inside(path):
     return checkpoint.read_state(path)["state"]["epoch_step"] > 0
 
 
+def test_the_time_before_a_stop_counts(tmp_path, pack):
+    """A checkpoint in mid-epoch knows how long its epoch took so far."""
+    one = configured(tmp_path, "clock", "model.name=dih_nm", "train.checkpoint_steps=1", "train.keep_checkpoints=100")
+    folder, rows = train(one, pack)
+    found = [checkpoint.read_state(path)["state"] for path in checkpoint.checkpoints(folder)]
+    seconds = [state["seconds"] for state in found]
+    assert seconds == sorted(seconds) and len({*seconds}) == len(seconds) > len(rows)
+    assert 0 < seconds[0] < rows[0]["time_s"]
+
+
 def test_features_are_those_of_the_encoder_that_goes_on(tmp_path, pack, monkeypatch):
     """A second start that finds other weights for a new detector, as on a machine that lacks the first one's file."""
     from nrh_dist.engine import run as engine_run

@@ -94,7 +94,10 @@ def test_the_detectors_way_into_the_harmonisers(tmp_path, pack):
     said = []
     new_model(configured(tmp_path, "model.name=two_stage", *both), said.append)
     assert said == []
+    residual = trained(tmp_path, pack, "model.name=dih_m", "model.residual=true", "run.name=residual")
     for words, reason in (
+        ((f"model.harmoniser_weights={residual}",), r"has model\.residual=true and gives differences"),
+        ((*both, "model.name=two_stage", "model.batchnorm_eps=1e-3"), r"batchnorm_eps=1e-05, this run has 0\.001"),
         ((f"model.detector_weights={harmoniser}",), "is a dih_m checkpoint: ptc_dih takes a ptc there"),
         ((f"model.detector_weights={second}", "model.width=0.2"), r"has model\.width=0\.1, this run has 0\.2"),
         (("model.detector_weights=none",), "model.detector_weights=none: no checkpoint, run or sweep folder at none"),

@@ -11,7 +11,7 @@ from nrh_dist.engine import checkpoint, notice, select, storage
 from nrh_dist.engine.files import read_lines
 from nrh_dist.engine.storage import StorageProblem, open_storage
 from nrh_dist.errors import UserError
-from nrh_dist.launch import session
+from nrh_dist.launch import session, space
 from nrh_dist.launch import tune as tuning
 from nrh_dist.launch.sweep_copy import NoCopy, SweepCopy, copy_of
 from nrh_dist.launch.tune import tune
@@ -53,9 +53,11 @@ def test_who_got_further_wins(s3, copy, tmp_path):
     for trial, rows in (("t0000", "1\n2\n"), ("t0001", "1\n"), ("t0002", "1\n")):
         place.put(rows.encode(), f"trials/{trial}/metrics.jsonl")
         place.put(b"there", f"trials/{trial}/best.json")
+        place.put(b"there", f"trials/{trial}/train.log")
         place.put(b"x", f"trials/{trial}/checkpoints/epoch-0001-step-000001/model.safetensors")
     written(tmp_path, "trials/t0000/metrics.jsonl", "1\n")
     written(tmp_path, "trials/t0000/best.json", "here")
+    written(tmp_path, "trials/t0000/train.log", "here")
     written(tmp_path, "trials/t0001/metrics.jsonl", "1\n2\n")
     written(tmp_path, "trials/t0001/best.json", "here")
     copy.fetch()
@@ -67,11 +69,21 @@ def test_who_got_further_wins(s3, copy, tmp_path):
     assert found == {
         "trials/t0000/metrics.jsonl": "1\n2\n",
         "trials/t0000/best.json": "there",
+        "trials/t0000/train.log": "there",
         "trials/t0001/metrics.jsonl": "1\n2\n",
         "trials/t0001/best.json": "here",
+        "trials/t0001/train.log": "there",
         "trials/t0002/metrics.jsonl": "1\n",
         "trials/t0002/best.json": "there",
+        "trials/t0002/train.log": "there",
     }
+
+
+def test_where_the_copy_is_does_not_tell_one_sweep_from_another(tmp_path):
+    (tmp_path / "space.yaml").write_text(SPACE)
+    plain, stored = (space.read(tmp_path / "space.yaml", words) for words in ([], ["storage=s3://a/b", "run.name=x"]))
+    assert tuning._identity(plain) == tuning._identity(stored)
+    assert tuning._identity(plain) != tuning._identity(space.read(tmp_path / "space.yaml", ["seed=1"]))
 
 
 def test_the_drivers_files_and_notes_are_sent_once_and_forgotten_on_demand(s3, copy, tmp_path):
@@ -88,8 +100,10 @@ def test_the_drivers_files_and_notes_are_sent_once_and_forgotten_on_demand(s3, c
     written(tmp_path, "trials.csv", "ab")
     copy.send()
     assert place_of(s3).read("trials.csv") == b"ab"
-    copy.forget("failure.json")
-    assert set(place_of(s3).sizes()) == names - {"trials/t0001/failure.json"}
+    place_of(s3).put(b"{}", "best.json")
+    place_of(s3).put(b"{}", "trials/t0000/best.json")
+    copy.reopen()
+    assert set(place_of(s3).sizes()) == names - {"trials/t0001/failure.json"} | {"trials/t0000/best.json"}
 
 
 def test_another_sweep_of_that_name(s3, copy, tmp_path):
