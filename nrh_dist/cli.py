@@ -1,5 +1,7 @@
 """The command line: one verb a function, each parses its words, loads the configuration and calls one function."""
 
+import io
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -39,12 +41,12 @@ def say(line: str) -> None:
 @app.command(epilog="Example: nrh doctor --cluster auto --storage s3://bucket/nrh")
 def doctor(
     cluster: Annotated[str | None, typer.Option(help="HOST:PORT of a Ray, or auto: look at its machines")] = None,
-    storage: Annotated[str, typer.Option(envvar="NRH_STORAGE", help="Folder or URI that all machines must see")] = "",
+    storage: Annotated[str, typer.Option(envvar="NRH_STORAGE", help="Folder or URI that this, or all, must see")] = "",
 ) -> None:
     """Check environment, GPUs, Ray, weights, cache, disk and auth, and say what to do about each problem."""
     from nrh_dist.workflows import doctor, doctor_cluster
 
-    if not (doctor_cluster.examine(cluster, storage, say) if cluster else doctor.examine(say)):
+    if not (doctor_cluster.examine(cluster, storage, say) if cluster else doctor.examine(say, storage)):
         raise typer.Exit(1)
 
 
@@ -82,7 +84,7 @@ def pack(
     root: Path,
     out: Path,
     size: Annotated[int, typer.Option(help="Side of the square images in pixels")] = 256,
-    workers: Annotated[int | None, typer.Option(help="Processes; default: one a CPU")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a CPU")] = None,
     annotations: Annotations = None,
     skip_bad: Annotated[int, typer.Option(min=0, help="Leave out the samples of up to so many bad files")] = 0,
 ) -> None:
@@ -124,10 +126,9 @@ def pretrain(words: Words = None, config: ConfigFile = None) -> None:
     from nrh_dist.launch.train import train
 
     words = words or []
-    if not any(word.startswith("stage=") for word in words) and config is None:
+    if configuration.stage_of(config, words) == "harmonisation":
         raise UserError("which stage? nrh pretrain stage=equivariance, then nrh pretrain stage=thresholds")
-    loaded = configuration.load(config, ["model.name=ptc", *words])
-    train(loaded, say)
+    train(configuration.load(config, ["model.name=ptc", *words]), say)
 
 
 @app.command(
@@ -362,11 +363,13 @@ def export_verb(
     ] = "onnx",
 ) -> None:
     """Write a checkpoint to give away or to use without torch, and prove that it gives the same output."""
+    from nrh_dist.engine import checkpoint as checkpoints
     from nrh_dist.engine import chosen, export, onnx, select
 
     path = select.resolve(checkpoint)
     made = onnx.export(path, out, say) if format == "onnx" else export.export(path, [], out, say)
-    chosen.note(made)
+    if not checkpoints.is_detector(path):
+        chosen.note(made)
 
 
 @app.command("serve", epilog="Example: nrh serve --checkpoint model.onnx")
@@ -397,12 +400,21 @@ def bench(
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of ``nrh``: one clear line and exit code 1 for whatever a user can mend."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may be no text
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = app(args=(sys.argv[1:] if arguments is None else arguments) or ["--help"], standalone_mode=False)
     except UserError as error:
         _stop(str(error))
     except typer.TyperException as error:
         _stop(error.format_message())
+    except BrokenPipeError:  # who read its lines has gone, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        what = " ".join(str(error.strerror or error).split())
+        _stop(f"{f'{error.filename}: ' if error.filename else ''}{what}; mend that and give the same command again")
     except (KeyboardInterrupt, typer.Abort):
         _stop("interrupted: the same command goes on where it stopped (nrh tune: with --resume)")
     sys.exit(status if isinstance(status, int) else 0)

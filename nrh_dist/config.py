@@ -56,7 +56,7 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
     from_words = _parse_overrides(overrides)
     schema = OmegaConf.structured(Config)
     for given in (from_file, from_words):
-        for name, value in given.items():
+        for name, value in given.items_ex(resolve=False):  # what cannot be resolved is told below
             key = str(name)
             fits = isinstance(value, DictConfig) or not isinstance(schema.get(key), DictConfig)
             _require(fits, key, value, f"holds keys, as in {key}.KEY=VALUE")
@@ -70,6 +70,15 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
     check(config)
     _refuse_secrets(config)
     return config
+
+
+def stage_of(path: Path | None, words: Sequence[str]) -> str:
+    """What a YAML file and ``words`` say of ``stage``; its default where they say nothing."""
+    given = OmegaConf.merge(_read_yaml(path) if path else {}, _parse_overrides(words))
+    try:
+        return str(given.get("stage", Config().stage))
+    except OmegaConfBaseException as error:
+        raise UserError(_one_line(error)) from None
 
 
 def from_dict(values: dict[str, Any]) -> Config:

@@ -4,10 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from choices import make_real_run
 from packs import write_small_pack, write_tree
 
 from nrh_dist import cli
-from nrh_dist.engine import checkpoint
+from nrh_dist.engine import checkpoint, chosen
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +34,14 @@ def mistake(capsys, *words: str) -> str:
 
 SPACE = Path(__file__).parents[1] / "search_spaces" / "demo.yaml"
 VERBS = [
-    *(["doctor"], ["demo"], ["pretrain"], ["train"], ["tune"], ["evaluate"], ["best"], ["report"]),
-    *(["data", "sample"], ["data", "verify"], ["data", "pack"], ["data", "coco-exp"], ["bench"]),
-    *(["track", "evaluation"], ["track", "sync"], ["track", "workspace"]),
+    [*group, one.name or one.callback.__name__.replace("_", "-")]
+    for group, table in (((), cli.app), (("data",), cli.data), (("track",), cli.track))
+    for one in table.registered_commands
 ]
+
+
+def test_all_verbs_are_known():
+    assert len(VERBS) == 22 and ["harmonise"] in VERBS and ["data", "coco-exp"] in VERBS
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
@@ -68,6 +73,10 @@ def test_no_words_is_help(capsys):
         ("train preset=tiny data.pack=PACK model.detector_weights=none", "no checkpoint"),
         ("pretrain preset=tiny data.pack=PACK", "which stage"),
         ("pretrain stage=sleep", "equivariance"),
+        ("train storage=s3://${oc.env:NO_SUCH_VARIABLE}/x", "NO_SUCH_VARIABLE"),
+        ("data pack none p --size 100", "64, 128, 256"),
+        ("data pack none p --size 64 --workers 0", "--workers"),
+        ("demo --out /proc/nrh", "/proc/nrh: No such file or directory; mend that"),
         ("tune none.yaml", "no readable search-space file"),
         ("evaluate none --data PACK --out e", "no checkpoint, run or sweep"),
         ("evaluate identity --out e", "--data"),
@@ -85,6 +94,27 @@ def test_mistakes(capsys, tmp_path, monkeypatch, pack, words, expected):
     monkeypatch.chdir(tmp_path)
     assert expected in mistake(capsys, *words.replace("PACK", str(pack.root)).replace("SPACE", str(SPACE)).split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_without_a_stage_is_asked_for_one(capsys, tmp_path):
+    (tmp_path / "config.yaml").write_text("preset: tiny\n")
+    assert "which stage" in mistake(capsys, "pretrain", "--config", str(tmp_path / "config.yaml"))
+
+
+def test_what_is_called_like_an_exported_file_is_no_folder(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = make_real_run(tmp_path / "runs", "run", "dih_nm")
+    said = mistake(capsys, "export", str(path), "--format", "safetensors", "-o", "model.onnx")
+    assert "model.onnx would be a folder" in said and not Path("model.onnx").exists()
+
+
+def test_an_exported_detector_is_not_what_harmonises_next(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("NRH_CACHE", str(tmp_path / "cache"))
+    harmoniser = make_real_run(tmp_path / "runs", "one", "dih_nm")
+    detector = make_real_run(tmp_path / "runs", "two", "ptc", "stage=thresholds")
+    for path, out in ((harmoniser, "one"), (detector, "two")):
+        assert nrh(capsys, "export", str(path), "--format", "safetensors", "-o", str(tmp_path / out))[0] == 0
+    assert chosen.last() == tmp_path / "one"
 
 
 def test_empty_list_and_corrupt_image(capsys, tmp_path, monkeypatch):

@@ -39,6 +39,9 @@ LEAST_CHANGE = 10.0  # mean absolute difference inside the object, of 255
 Bytes = NDArray[np.uint8]
 
 
+LAST = "iharmony4"  # what of a sample gets its name last
+
+
 @dataclass(frozen=True)
 class _Photo:
     id: int
@@ -53,7 +56,7 @@ def write_sample(
 ) -> None:
     """Write ``out/coco`` and ``out/iharmony4``: the same bytes for the same seed. ``UserError`` if one exists."""
     out = Path(out)
-    finals = [out / "coco", out / "iharmony4"]
+    finals = [out / "coco", out / LAST]
     for final in finals:
         if final.exists():
             raise UserError(f"{final} exists already: remove it or choose another folder")
@@ -73,6 +76,13 @@ def write_sample(
         f"{out}: {train_photos} + {test_photos} photos in COCO layout, "
         f"{composites['train']} + {composites['test']} composites in iHarmony4 layout"
     )
+
+
+def ensure_sample(out: Path, say: Callable[[str], None]) -> None:
+    """``write_sample`` to ``out``, which holds nothing else; what a kill left of an earlier one is replaced."""
+    if not (out / LAST).exists():
+        shutil.rmtree(out, ignore_errors=True)
+        write_sample(out, say=say)
 
 
 def _scene(seed: int, number: int) -> Scene:

@@ -172,6 +172,11 @@ def read_meta(path: Path) -> dict[str, Any]:
     return _read(path / META, lambda file: json.loads(file.read_text()))
 
 
+def is_detector(path: Path) -> bool:
+    """Whether it harmonises nothing. ``UserError`` as ``read_meta``."""
+    return read_meta(path)["model"]["name"] == "ptc"
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The weights of a checkpoint, on the CPU. ``UserError`` where they cannot be read."""
     return _read(path / WEIGHTS, safetensors.torch.load_file)

@@ -57,6 +57,8 @@ def export(
     detects nothing yet, the disk does not take it, or what was written gives another output.
     """
     require_new(out)
+    if out.suffix.lower() == ".onnx":
+        raise UserError(f"{out} would be a folder and is called like a file: give another name")
     meta = checkpoint.read_meta(path)
     if meta["stage"] == "equivariance":
         raise UserError(f"{path} is of stage=equivariance and detects nothing yet: export one of stage=thresholds")

@@ -7,11 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nrh_dist.data.images import ImageProblem, read_mask, resize_mask
+from nrh_dist.data.images import ImageProblem, resize_mask
 from nrh_dist.engine.network import Network, open_network
 from nrh_dist.photo import array, correction, writing
 from nrh_dist.photo.correction import Answer, Correction
-from nrh_dist.photo.image import Photo, Small, Vips
+from nrh_dist.photo.image import Photo, Small, Vips, open_photo, pixels, problems
+from nrh_dist.photo.orientation import upright
+
+LIGHTNESS = [0.299, 0.587, 0.114]  # of R, G, B
 
 
 class Found(NamedTuple):
@@ -107,8 +110,17 @@ def copy(source: Path, out: Path) -> None:
 
 
 def read_mask_of(photo: Photo, path: Path) -> np.ndarray:
-    """A mask file for ``photo``, uint8, of its upright size. ``ImageProblem`` where it is none."""
-    mask = read_mask(path)
+    """A mask file for ``photo``, uint8, of its upright size. ``ImageProblem`` where it is none.
+
+    The file is of any kind that a photo may be. Colours count by their lightness (ITU-R BT.601).
+    """
+    given = open_photo(path)
+    if given.has_alpha:
+        raise ImageProblem(path, "has transparent parts, which say nothing of a mask: give a grey picture without")
+    with problems(path):
+        colours, _ = given.decoded(in_order=False)
+        grey = colours.recomb([LIGHTNESS]) if given.channels == 3 else colours
+        mask = upright(pixels((grey * 255 / given.most).rint().cast("uchar")), given.orientation)[..., 0]
     width, height = photo.upright_size
     if mask.shape != (height, width):
         raise ImageProblem(path, f"is {mask.shape[1]}x{mask.shape[0]} pixels, but its photo is {width}x{height}")

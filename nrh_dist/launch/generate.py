@@ -117,11 +117,11 @@ def _make(count: int, pairs: Iterator[Pair], run: Run, log: Log, say: Say) -> li
 
 def _check_share(split: Split, val_fraction: float) -> None:
     if not 0 <= val_fraction < 1:
-        raise UserError(f"val_fraction={val_fraction}: must be at least 0 and below 1")
+        raise UserError(f"--val-fraction {val_fraction}: must be at least 0 and below 1")
     if split == "val" and not val_fraction:
-        raise UserError("split=val is made of a share of the photos: give val_fraction, to train and val alike")
+        raise UserError("--split val is made of a share of the photos: give --val-fraction, to train and val alike")
     if split == "test" and val_fraction:
-        raise UserError(f"val_fraction={val_fraction} is for the train and val splits: test takes all photos")
+        raise UserError(f"--val-fraction {val_fraction} is for the train and val splits: test takes all photos")
 
 
 def _require(workers: int, say: Say) -> None:

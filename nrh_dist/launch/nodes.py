@@ -54,20 +54,20 @@ def ask_all(storage: str) -> list[Node]:
         options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": here}
         return ray.remote(function).options(**options).remote(*arguments)
 
-    with _marked(storage) as (mark, fault):
+    with marked(storage) as (mark, fault):
         asked = [on(node, facts, node["NodeManagerAddress"], storage, mark, fault) for node in alive]
         ray.wait(asked, num_returns=len(asked), timeout=ANSWER_S)  # all at once; what is late is late below
     return [_node(node, told, on) for node, told in zip(alive, asked, strict=True)]
 
 
 @contextmanager
-def _marked(storage: str) -> Iterator[tuple[str, str]]:
+def marked(storage: str) -> Iterator[tuple[str, str]]:
     """The name of a file in ``storage`` while it is there ("": no storage is given), and why it cannot be written."""
     mark, fault = f".nrh-doctor-{uuid4().hex}" if storage else "", ""
     try:
         if mark:
             open_storage(storage).put(mark.encode(), mark)
-    except UserError as error:
+    except (UserError, OSError) as error:
         fault = str(error)
     try:
         yield mark, fault

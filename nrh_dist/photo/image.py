@@ -31,6 +31,7 @@ EXTENSIONS = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # of their fil
 COLOURS = {"srgb": 3, "rgb": 3, "rgb16": 3, "b-w": 1, "grey16": 1, "cmyk": 4}  # bands without alpha
 DEPTHS = {"uchar": 8, "ushort": 16}
 GREY = 128  # of 255: what stands behind transparent pixels where a photo is looked at
+SURROGATES = "\ud800", "\udfff"  # what Python makes of bytes in a name that are not UTF-8
 INTENT, PROFILE = "relative", "icc-profile-data"  # as libvips calls them
 SRGB_TOLERANCE = 1.5 / 255  # up to which the colours of a profile are those of sRGB
 
@@ -118,7 +119,8 @@ class Photo:
             return Small(own, three(own))
         try:
             srgb = _to_srgb(own, profile)
-        except pyvips.Error:  # a damaged profile
+            _from_srgb(srgb, profile, self.channels)
+        except pyvips.Error:  # a damaged profile, or one of a scanner, that leads to sRGB and not back
             return Small(own, three(own))
         if abs(srgb - three(own)).max() < SRGB_TOLERANCE:
             return Small(own, three(own))
@@ -141,6 +143,8 @@ class Photo:
 
 def open_photo(path: Path, limit: int = PIXEL_LIMIT) -> Photo:
     """What the header of a file says. ``ImageProblem``: missing, of another kind, too large, more than one picture."""
+    if not is_text(path):
+        raise ImageProblem(path, "has a name that is not UTF-8, as in old archives: rename it")
     format = _format_of(path)
     with problems(path):
         image = _load(path, format)
@@ -170,6 +174,11 @@ def open_photo(path: Path, limit: int = PIXEL_LIMIT) -> Photo:
         palette_or_bits=_palette_or_bits(image),
         facts=facts,
     )
+
+
+def is_text(path: Path) -> bool:
+    """Whether libvips can be told of it: its bindings know names in UTF-8 alone."""
+    return not any(SURROGATES[0] <= letter <= SURROGATES[1] for letter in str(path))
 
 
 def pixels(image: pyvips.Image) -> np.ndarray:

@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 from nrh_dist.photo import tiff
 
 JFIF, ICC, MULTI_PICTURE = b"JFIF\0", b"ICC_PROFILE\0", b"MPF\0"
-START, SCAN, COMMENT = 0xD8, 0xDA, 0xFE  # JPEG's markers
+START, SCAN, TABLES, COMMENT = 0xD8, 0xDA, 0xDB, 0xFE  # JPEG's markers
 APP0, APP1, APP2, APP14, APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
 # Of PNG: what belongs to the encoded pixels. All else is said about the picture.
 PNG_PIXELS = (
@@ -106,6 +106,23 @@ def facts(format: str, path: Path) -> Facts:
                 return Facts(is_animated=moves, is_lossless=b"VP8L" in chunks)
             return Facts(compression=tiff.compression(tiff.read(content)))
     except (struct.error, IndexError, tiff.BadTags) as error:
+        raise Damaged(str(error)) from None
+
+
+def luminance_table(path: Path) -> tuple[int, ...]:
+    """The 64 numbers of the first quantisation table of a JPEG, in the file's order. Raises ``Damaged``."""
+    tables: dict[int, tuple[int, ...]] = {}
+    try:
+        with _mapped(path) as content:
+            for segment in segments(content)[0]:
+                at = 0
+                while segment.marker == TABLES and at < len(segment.content):
+                    is_wide, number = divmod(segment.content[at], 16)
+                    kind = ">64H" if is_wide else ">64B"
+                    tables[number] = struct.unpack_from(kind, segment.content, at + 1)
+                    at += 1 + struct.calcsize(kind)
+        return tables[min(tables)]
+    except (struct.error, IndexError, ValueError) as error:
         raise Damaged(str(error)) from None
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pyvips
-from PIL import Image
 
 from nrh_dist.data.images import ImageProblem
 from nrh_dist.photo import metadata
@@ -159,13 +158,8 @@ def _jpeg(photo: Photo, image: Vips) -> dict[str, object]:
 
 
 def _quality(path: Path) -> int:
-    """What libjpeg would call the quality of a JPEG, by its table for luminance; 0 where Pillow cannot tell."""
-    try:
-        with Image.open(path, formats=["JPEG"]) as image:
-            tables = image.quantization  # type: ignore[attr-defined]
-    except (OSError, SyntaxError):
-        return 0
-    percent = 100 * sum(tables[min(tables)]) / QUALITY_50
+    """What libjpeg would call the quality of a JPEG, by its table for luminance."""
+    percent = 100 * sum(metadata.luminance_table(path)) / QUALITY_50
     return round(100 - percent / 2 if percent <= 100 else 5000 / percent)
 
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from nrh_dist import config as configuration
 from nrh_dist.data.layouts import Source, index
 from nrh_dist.data.pack import write_pack
-from nrh_dist.data.synthetic import write_sample
+from nrh_dist.data.synthetic import ensure_sample
 from nrh_dist.engine import rundir, select
 from nrh_dist.engine.dist import Place
 from nrh_dist.engine.progress import Say, duration
@@ -22,13 +22,12 @@ from nrh_dist.launch.train import train
 from nrh_dist.report.html import write as write_report
 from nrh_dist.schema import Config
 from nrh_dist.workflows import coco_exp
-from nrh_dist.workflows.sweep import sweep
+from nrh_dist.workflows.sweep import given, sweep
 
 SIZE = 64
 COMPOSITES = 96  # of the COCO-Exp test set
 PRETRAINING = {"equivariance": 2, "thresholds": 2}  # epochs
 EPOCHS = 9  # of each final training
-SPACE = Path(__file__).parents[2] / "search_spaces" / "demo.yaml"
 MARK = ".nrh-demo"
 STEPS = 8
 
@@ -40,6 +39,7 @@ def run_demo(out: Path, say: Say) -> Path:
     """
     if out.exists() and not (out / MARK).exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is no demo: choose another --out")
+    space = given("demo.yaml")
     if session.is_local():
         session.require(2, 0, "the demo's two workers", say)
     out.mkdir(parents=True, exist_ok=True)
@@ -49,8 +49,7 @@ def run_demo(out: Path, say: Say) -> Path:
 
     step("sample data: procedural scenes in COCO and iHarmony4 layout")
     sample = out / "sample"
-    if not sample.exists():
-        write_sample(sample, say=say)
+    ensure_sample(sample, say)
 
     step("pack: every image decoded and resized once")
     pack = write_pack(index(Source(sample / "iharmony4")), out / "pack", SIZE, None, say).root
@@ -66,7 +65,7 @@ def run_demo(out: Path, say: Say) -> Path:
 
     step("sweep: fusion width, freezing policy and learning rate of ptc_att_dih, six trials with early stopping")
     words = [f"data.pack={pack}", f"run.root={out}", "run.name=sweep", f"model.detector_weights={detector}"]
-    found = sweep(SPACE, words, resume=(out / "sweep" / "sweep.json").exists(), say=say)
+    found = sweep(space, words, resume=(out / "sweep" / "sweep.json").exists(), say=say)
 
     step("training: the best of the sweep with two DDP workers, then dih_nm and ptc_dih as briefly in this process")
     words = [*common, f"train.epochs={EPOCHS}"]

@@ -5,12 +5,15 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from nrh_dist.engine.progress import Say
-from nrh_dist.launch.nodes import open_to_the_network
+from nrh_dist.engine.storage import open_storage
+from nrh_dist.launch.nodes import marked, open_to_the_network
 from nrh_dist.launch.session import token_is_private, token_path, unreachable
+from nrh_dist.location import parse
 from nrh_dist.schema import Config
 
 RAY_SERIES = "2.60"
@@ -24,11 +27,10 @@ class Finding(NamedTuple):
     text: str
 
 
-def examine(say: Say) -> bool:
-    """Say one line for each thing that matters; whether no problem was found."""
-    return tell(
-        (one for check in (_python, _torch, _ray, _token, _weights, _storage, _tracking) for one in check()), say
-    )
+def examine(say: Say, storage: str = "") -> bool:
+    """Say one line for each thing that matters; whether no problem was found. ``storage``, where given, is tried."""
+    checks = (_python, _torch, _ray, _token, _weights, _disks, partial(_storage, storage), _tracking)
+    return tell((one for check in checks for one in check()), say)
 
 
 def tell(findings: Iterable[Finding], say: Say) -> bool:
@@ -108,7 +110,19 @@ def _weights() -> Iterator[Finding]:
         yield Finding("note", f"no VGG16 weights at {vgg}: a new detector starts from random weights")
 
 
-def _storage() -> Iterator[Finding]:
+def _storage(storage: str) -> Iterator[Finding]:
+    if not storage:
+        return
+    parse(storage, "--storage")
+    with marked(storage) as (mark, fault):
+        fault = fault or ("" if open_storage(storage).read(mark) else "what was written is not there")
+    if fault:
+        yield Finding("problem", f"the storage {storage}: {fault}")
+    else:
+        yield Finding("ok", f"this machine reads and writes {storage}")
+
+
+def _disks() -> Iterator[Finding]:
     from nrh_dist.location import cache_dir
 
     cache = cache_dir()

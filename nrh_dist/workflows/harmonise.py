@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from nrh_dist.data.images import ImageProblem
 from nrh_dist.engine import chosen
 from nrh_dist.engine.notice import Notice, asked_by
 from nrh_dist.engine.predict import Found, Harmoniser, load, read_mask_of, write, write_mask
 from nrh_dist.engine.progress import Say
 from nrh_dist.errors import UserError
 from nrh_dist.photo import shown
-from nrh_dist.photo.image import EXTENSIONS, Photo, open_photo
+from nrh_dist.photo.image import EXTENSIONS, Photo, is_text, open_photo
 from nrh_dist.photo.writing import in_one_step
 
 HOW_TO_GET_ONE = (
@@ -137,6 +136,8 @@ def _refuse(error: OSError) -> None:
 def _require_places(tasks: Sequence[Task], out: Path, wishes: Wishes) -> None:
     if out.suffix.lower() in EXTENSIONS and not out.is_dir():
         raise UserError(f"-o {out} would be a folder, as photos keep their names: give a folder's name")
+    if not is_text(out):
+        raise UserError(f"-o {out} is not UTF-8: give another name")
     owners: dict[Path, Path] = {}
     for task in tasks:
         for path in filter(None, _files(task, out, wishes)):
@@ -175,8 +176,10 @@ def _said(model: Harmoniser, task: Task, out: Path, wishes: Wishes, say: Say) ->
     """Do one photo and say how it went: "corrected", "same" or "bad"."""
     try:
         kind, line = _one(model, task, out, wishes)
-    except (ImageProblem, UserError) as error:
+    except UserError as error:
         kind, line = "bad", str(error)
+    except OSError as error:
+        kind, line = "bad", f"{task.photo}: {error.filename}: {error.strerror or error}"
     say(line)
     return kind
 
@@ -184,9 +187,9 @@ def _said(model: Harmoniser, task: Task, out: Path, wishes: Wishes, say: Say) ->
 def _one(model: Harmoniser, task: Task, out: Path, wishes: Wishes) -> tuple[str, str]:
     files = _files(task, out, wishes)
     target = files.photo
-    for path in files:
-        if path and path.exists() and not wishes.force:
-            raise UserError(f"{task.photo}: {path} exists; --force replaces it, --skip-existing passes over it")
+    present = [path for path in files if path and path.exists() and not wishes.force]
+    if present and not wishes.skip:
+        raise UserError(f"{task.photo}: {present[0]} exists; --force replaces it, --skip-existing passes over it")
     photo = open_photo(task.photo)
     mask = read_mask_of(photo, _mask_path(wishes.mask, task)) if wishes.mask else None
     found = model.look(photo, mask)
@@ -194,16 +197,18 @@ def _one(model: Harmoniser, task: Task, out: Path, wishes: Wishes) -> tuple[str,
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make {target.parent}: {error.strerror or error}") from None
-    write(photo, found, target, wishes.strength, mask, wishes.strip)
-    if files.mask:
+    if target not in present:
+        write(photo, found, target, wishes.strength, mask, wishes.strip)
+    if files.mask and files.mask not in present:
         write_mask(photo, found, files.mask)
-    if files.compared:
+    if files.compared and files.compared not in present:
         compare(photo, target, found, files.compared)
+    notes = "".join(f"; {note}" for note in notes_of(photo))
     if found.correction is None or wishes.strength == 0:
         why = "nothing that it would correct" if found.correction is None else "strength 0"
-        what = "written without what it says about itself" if wishes.strip else "the same file"
-        return "same", f"{task.photo}: {why}, {what}: {target}"
-    notes = "".join(f"; {note}" for note in notes_of(photo))
+        if wishes.strip:
+            return "same", f"{task.photo}: {why}, written without what it says about itself: {target}{notes}"
+        return "same", f"{task.photo}: {why}, the same file: {target}"
     return "corrected", f"{task.photo}: corrected, {100 * found.share:.0f} % of the photo changes: {target}{notes}"
 
 

@@ -9,14 +9,17 @@ from nrh_dist.data.layouts import Source
 from nrh_dist.data.pack import listed, write_pack
 from nrh_dist.engine.progress import Say
 from nrh_dist.errors import UserError
+from nrh_dist.schema import SIZES
 
 
 def pack(source: Source, out: Path, size: int, workers: int | None, say: Say, max_bad_files: int = 0) -> None:
     """Pack ``source`` into ``out`` and copy its ``manifest.csv``, where it has one. ``UserError`` as ``write_pack``.
 
-    The manifest is in no digest: it shapes no pixel, and a training goes on with a pack that was made without it. A
-    pack that is there already gets it, too.
+    ``size`` is one that models are made for. The manifest is in no digest: it shapes no pixel, and a training goes on
+    with a pack that was made without it. A pack that is there already gets it, too.
     """
+    if size not in SIZES:
+        raise UserError(f"--size {size}: models are made for {', '.join(map(str, SIZES))}: give one of them")
     write_pack(listed(source, max_bad_files), out, size, workers, say, max_bad_files)
     manifest = set_of(source.root) / MANIFEST
     if not manifest.is_file():

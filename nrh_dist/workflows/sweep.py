@@ -12,6 +12,16 @@ from nrh_dist.launch.trial import sweep_dir
 from nrh_dist.launch.tune import tune
 from nrh_dist.report import sweep as report
 
+SPACES = Path(__file__).parents[2] / "search_spaces"
+
+
+def given(name: str) -> Path:
+    """A space file of this project. ``UserError`` where the package was installed without them."""
+    path = SPACES / name
+    if not path.is_file():
+        raise UserError(f"{path} is missing, as after pip install without -e: work in a clone, by make setup")
+    return path
+
 
 def sweep(path: Path, words: Sequence[str], resume: bool, say: Say) -> Path:
     """Run the sweep of a space file to its end and draw it; returns its folder. ``UserError`` as ``tune``.

@@ -557,7 +557,7 @@ def test_a_bad_list_is_not_a_bad_image(root: Path) -> None:
 
 
 def test_the_command_line_leaves_bad_files_out(bad_root: Path, tmp_path: Path) -> None:
-    words = ["data", "pack", str(bad_root), str(tmp_path / "pack"), "--size", "8", "--workers", "1"]
+    words = ["data", "pack", str(bad_root), str(tmp_path / "pack"), "--size", "64", "--workers", "1"]
     command = [sys.executable, "-c", "from nrh_dist.cli import main; main()", *words]
     done = subprocess.run([*command, "--skip-bad", "4"], capture_output=True, text=True)
     assert done.returncode == 1 and "above the limit of 4 bad files" in done.stderr + done.stdout

@@ -95,3 +95,18 @@ def test_an_existing_sample_is_not_overwritten(sample):
     with pytest.raises(UserError, match="exists already"):
         synthetic.write_sample(sample, seed=9)
     assert digests(sample) == before
+
+
+@pytest.mark.parametrize("left", [["coco.partial", "iharmony4.partial"], ["coco", "iharmony4.partial"]])
+def test_what_a_kill_left_is_made_anew(tmp_path, monkeypatch, left):
+    def tiny(out, say):
+        write(out, say=say, train_photos=2, test_photos=1)
+
+    for name in left:
+        (tmp_path / "sample" / name).mkdir(parents=True)
+    write = synthetic.write_sample
+    monkeypatch.setattr(synthetic, "write_sample", tiny)
+    said = []
+    for _ in range(2):
+        synthetic.ensure_sample(tmp_path / "sample", said.append)
+    assert len(said) == 1 and sorted(path.name for path in (tmp_path / "sample").iterdir()) == ["coco", "iharmony4"]

@@ -280,7 +280,7 @@ def test_train_and_val_are_made_of_different_photos(make, tmp_path):
 
 @pytest.mark.parametrize(
     ("split", "share", "expected"),
-    [("val", 0.0, "give val_fraction"), ("test", 0.1, "test takes all photos"), ("train", 1.0, "below 1")],
+    [("val", 0.0, "give --val-fraction"), ("test", 0.1, "test takes all photos"), ("train", 1.0, "below 1")],
 )
 def test_a_share_that_makes_no_sense_is_refused(make, tmp_path, split, share, expected):
     with pytest.raises(UserError, match=expected):

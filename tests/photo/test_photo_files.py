@@ -12,6 +12,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from nrh_dist.data.images import ImageProblem, resize_photo
 from nrh_dist.engine import predict
+from nrh_dist.photo import image as module
 from nrh_dist.photo import writing
 from nrh_dist.photo.image import open_photo
 
@@ -186,6 +187,27 @@ def test_nothing_to_correct_is_the_same_file(tmp_path, format):
     photo_files.write(path, format, photo_files.picture(), 6, icc=photo_files.profile())
     _, found = harmonised(path, out, idle())
     assert found.correction is None and out.read_bytes() == path.read_bytes()
+
+
+def test_a_profile_that_leads_to_srgb_alone_changes_nothing(tmp_path, monkeypatch):
+    """As those of scanners: a correction could not be brought back."""
+
+    def no_way_back(image, profile, channels):
+        raise pyvips.Error("unable to transform")
+
+    photo_files.write(tmp_path / "a", "png", photo_files.picture(), icc=photo_files.profile("p3"))
+    monkeypatch.setattr(module, "_from_srgb", no_way_back)
+    small = open_photo(tmp_path / "a").small(64)
+    assert small.to_own is None and (small.own == small.srgb).all()
+
+
+def test_a_large_jpeg_is_encoded_like_any_other(tmp_path, monkeypatch):
+    """Pillow has a limit of its own, far below ours."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    photo_files.write(tmp_path / "a.jpg", "jpeg", photo_files.picture())
+    assert writing._quality(tmp_path / "a.jpg") > 0
+    harmonised(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    assert (tmp_path / "b.jpg").stat().st_size
 
 
 def test_how_a_jpeg_was_encoded_is_kept(tmp_path):

@@ -1,5 +1,6 @@
 import pytest
 
+from nrh_dist.errors import UserError
 from nrh_dist.workflows.doctor import examine
 
 
@@ -52,6 +53,16 @@ def test_a_ray_without_a_token_is_a_problem_where_others_reach_it(home, monkeypa
     healthy, found = lines(level)
     assert healthy == (level == "note")
     assert any("RAY_AUTH_MODE=disabled" in line and "can run code" in line for line in found)
+
+
+def test_a_storage_is_tried_from_here(home, s3):
+    said = []
+    assert examine(said.append, s3.address) and f"ok      this machine reads and writes {s3.address}" in said
+    said.clear()
+    assert not examine(said.append, "/proc/nrh")
+    assert any(line.startswith("problem the storage /proc/nrh: ") for line in said)
+    with pytest.raises(UserError, match="--storage"):
+        examine(said.append, "ftp://x")
 
 
 def test_an_address_that_does_not_answer(home, monkeypatch):

@@ -19,8 +19,10 @@ from PIL import Image
 from nrh_dist import cli
 from nrh_dist.engine import chosen
 from nrh_dist.engine.network import IMAGE
+from nrh_dist.engine.predict import read_mask_of
 from nrh_dist.errors import UserError
 from nrh_dist.photo import writing
+from nrh_dist.photo.image import open_photo
 from nrh_dist.workflows import harmonise as module
 from nrh_dist.workflows.harmonise import Wishes, harmonise
 
@@ -92,8 +94,9 @@ def test_what_is_there_is_passed_over_on_demand(tmp_path, run):
     assert well and said[0] == "1 of 2 photos have their results: passed over" and len(said) == 2
     assert "b.png: corrected" in said[1] and (tmp_path / "out/a.png").stat() == before
     assert run(["in"], skip=True) == (True, ["2 of 2 photos have their results: passed over"])
-    well, said = run(["in"], skip=True, compare=True)  # one of two files is not a result
-    assert not well and "out/a.png exists" in said[0]
+    well, said = run(["in"], skip=True, compare=True)  # one of two files is not a result, and stays
+    assert well and len(said) == 3 and (tmp_path / "out/a.png").stat() == before
+    assert found(tmp_path / "out") == ["a-compare.jpg", "a.png", "b-compare.jpg", "b.png"]
 
 
 def test_replacing_and_passing_over_is_not_possible(tmp_path, capsys):
@@ -212,6 +215,59 @@ def test_masks_from_a_folder(tmp_path, run):
     well, said = run(["in"], mask=tmp_path / "masks", model=brighter(name="dih_m"))
     assert not well and found(tmp_path / "out") == ["a.jpg", "deep/b.jpg"]
     assert "c.png: is 64x96 pixels, but its photo is 96x64" in said[1]
+
+
+@pytest.mark.parametrize("kind", ["webp", "tif", "png"])
+def test_a_mask_may_be_of_any_kind_that_photos_are(tmp_path, run, kind):
+    photo(tmp_path / "a.png")
+    for level, expected in ((255, "corrected, "), (0, "nothing that it would correct")):
+        grey = Image.fromarray(np.full((64, 96), level, np.uint8))
+        grey.convert("RGB").save(tmp_path / f"mask.{kind}", lossless=True)
+        well, (said,) = run(["a.png"], mask=tmp_path / f"mask.{kind}", force=True)
+        assert well and expected in said
+
+
+def test_a_mask_of_colours_counts_by_lightness(tmp_path):
+    photo(tmp_path / "a.png")
+    colours = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    Image.fromarray(colours).save(tmp_path / "mask.png")
+    read = read_mask_of(open_photo(tmp_path / "a.png"), tmp_path / "mask.png")
+    assert abs(read.astype(int) - np.asarray(Image.fromarray(colours).convert("L"))).max() <= 1
+
+
+def test_a_mask_with_transparent_parts_is_refused(tmp_path, run):
+    photo(tmp_path / "a.png")
+    Image.fromarray(np.full((64, 96, 4), 255, np.uint8)).save(tmp_path / "mask.png")
+    well, (said,) = run(["a.png"], mask=tmp_path / "mask.png")
+    assert not well and "transparent parts, which say nothing of a mask" in said
+
+
+def test_names_that_are_no_text(tmp_path, capsys):
+    """As old archives and cameras leave them: Latin-1 where UTF-8 is expected."""
+    (tmp_path / "in").mkdir()
+    name = os.fsencode(tmp_path) + b"/in/caf\xe9.png"
+    photo(tmp_path / "a.png").rename(os.fsdecode(name))
+    photo(tmp_path / "in/b.png")
+    path = make_real_run(tmp_path / "runs", "run", "dih_nm")
+    words = [str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--checkpoint", str(path), "--compare"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["harmonise", *words])
+    said = capsys.readouterr().out
+    assert (
+        ended.value.code == 1 and r"caf\udce9.png: has a name that is not UTF-8" in said and "b.png: corrected" in said
+    )
+    words[2] = os.fsdecode(os.fsencode(tmp_path) + b"/\xe9")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["harmonise", *words])
+    assert ended.value.code == 1 and r"\udce9 is not UTF-8: give another name" in capsys.readouterr().err
+
+
+def test_what_the_system_refuses_is_one_line(tmp_path, run):
+    """A name that fits, and that with -compare.jpg does not."""
+    photo(tmp_path / ("in/" + 246 * "a" + ".png"))
+    photo(tmp_path / "in/b.png")
+    well, said = run(["in"], compare=True)
+    assert not well and "File name too long" in said[0] and "b.png: corrected" in said[1]
 
 
 def odd_files(folder):

@@ -25,7 +25,7 @@ from nrh_dist.data.coco_merge import merge
 from nrh_dist.data.layouts import Source, index
 from nrh_dist.data.pairs import candidate_pairs, eligible, of_split
 from nrh_dist.data.samples import Sample
-from nrh_dist.data.synthetic import write_sample
+from nrh_dist.data.synthetic import ensure_sample
 from nrh_dist.engine.files import write_text
 from nrh_dist.engine.progress import Say
 from nrh_dist.errors import UserError
@@ -113,8 +113,7 @@ def test_photos(folder: Path) -> list[Sample]:
 
 def _sample(folder: Path, say: Say) -> Path:
     out = folder / "sample"
-    if not out.exists():
-        write_sample(out, say=say)
+    ensure_sample(out, say)
     return out / "coco"
 
 

@@ -42,9 +42,8 @@ from nrh_dist.workflows.study.recipes import (
     Recipe,
 )
 from nrh_dist.workflows.study.runs import Run, Trainer, slots
-from nrh_dist.workflows.sweep import sweep
+from nrh_dist.workflows.sweep import given, sweep
 
-SPACE = Path(__file__).parents[3] / "search_spaces" / "study.yaml"
 CALIBRATED = {"gated": "gated_calibrated", SWEPT: "gated_swept_calibrated"}
 TESTED = 1500  # composites of each test, at most
 GENERATED, GENERATING = 35.0, 0.2  # composites a second, at least, and the part of a budget that they may take
@@ -62,6 +61,7 @@ def study(
     ``wanted``: a plan, instead of one that is made from measured steps. ``UserError``: ``out`` holds another study.
     """
     planning.pinned(words)
+    given("study.yaml")
     data.require(photos)
     with locked(out):
         made = Study(out, photos, words, say)
@@ -234,7 +234,7 @@ class Study:
         """The words of the best of ``gated``'s sweep. Without trials, those of the unswept one."""
         if not self.plan.trials:
             return [*GATED, f"optim.lr={rates['gated']}"]
-        space: Any = OmegaConf.load(SPACE)
+        space: Any = OmegaConf.load(given("study.yaml"))
         space.trials = self.plan.trials
         epochs = self.plan.sweep_epochs
         space.scheduler = {"asha": {"max_epochs": epochs, "grace_epochs": max(1, epochs // 4), "reduction_factor": 3}}
