@@ -74,7 +74,7 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
 
 def stage_of(path: Path | None, words: Sequence[str]) -> str:
     """What a YAML file and ``words`` say of ``stage``; its default where they say nothing."""
-    given = OmegaConf.merge(_read_yaml(path) if path else {}, _parse_overrides(words))
+    given: Any = OmegaConf.merge(_read_yaml(path) if path else {}, _parse_overrides(words))
     try:
         return str(given.get("stage", Config().stage))
     except OmegaConfBaseException as error:

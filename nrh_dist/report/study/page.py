@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from nrh_dist.engine import provenance
 from nrh_dist.report import files, table_files
 from nrh_dist.report.shown import Table
 from nrh_dist.report.statistics import MOST_WORSE, WORSE1, is_worse
@@ -62,7 +61,7 @@ def _head(study: Study) -> list[str]:
         f"Cut to fit the budget: {cuts}.",
         _shell([about["command"]]),
         f"Version {about['version']}, by commit {', '.join(str(one) for one in about['commits'])}, begun "
-        f"{about['began']}, ended {about['ended']}; this page by commit {provenance.code()['commit']}. {PROTOCOL}",
+        f"{about['began']}, ended {about['ended']}. {PROTOCOL}",
     ]
 
 
