@@ -51,7 +51,9 @@ def doctor(
 
 
 @app.command(epilog="Example: nrh demo --out demo")
-def demo(out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes")] = Path("demo")) -> None:
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything that the demo makes")] = Path("demo"),
+) -> None:
     """Everything once, on embedded sample data: data, pre-training, sweep, training, evaluation, report."""
     from nrh_dist.workflows.demo import run_demo
 
@@ -102,7 +104,7 @@ def pack(
 def coco_exp(
     images: Annotated[Path, typer.Option(help="Folder of the COCO photos")],
     annotations: Annotated[Path, typer.Option(help="COCO instances JSON")],
-    out: Annotated[Path, typer.Option(help="Data folder to write (iHarmony4 layout)")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Data folder to write (iHarmony4 layout)")],
     count: Annotated[int, typer.Option(min=1, help="How many composites")] = 1000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     method: Annotated[
@@ -167,7 +169,9 @@ def evaluate_verb(
         list[str], typer.Argument(metavar="CHECKPOINT...", help="Run, sweep or checkpoint folders, or identity")
     ],
     data: Annotated[str, typer.Option(help="Data folder or pack, or s3://... of a pack")],
-    out: Annotated[str, typer.Option(help="Folder or s3://... for per_image.csv, summary.json and strips")],
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="Folder or s3://... for per_image.csv, summary.json and strips")
+    ],
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which list is scored")] = "test",
     actors: Annotated[int, typer.Option(min=1, help="Scoring actors; the files do not depend on it")] = 1,
     annotations: Annotated[Path | None, typer.Option(help="COCO instances JSON, where --data are its photos")] = None,
@@ -251,7 +255,7 @@ def report_verb(
     evaluations: Annotated[
         list[Path], typer.Argument(metavar="EVALUATION...", help="Folders of nrh evaluate, or of sweeps")
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the page")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the page")],
     against: Annotated[Path | None, typer.Option(help="Another evaluation to compare with")] = None,
 ) -> None:
     """Write tables, figures and one offline HTML page about evaluations and sweeps."""
@@ -299,7 +303,9 @@ def study_verb(
     budget: Annotated[
         float | None, typer.Option(min=1, help="Minutes; default: the paper's scale, whatever it takes")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for everything; the same command goes on there")] = Path("study"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for everything; the same command goes on there")
+    ] = Path("study"),
 ) -> None:
     """Compare all models with doing nothing, from data to report, as an experiment with seeds and intervals."""
     from nrh_dist.workflows.study.data import Photos
@@ -390,7 +396,9 @@ def bench(
     images: Annotated[Path | None, typer.Option(help="generate: COCO photos; default: sample data")] = None,
     annotations: Annotated[Path | None, typer.Option(help="generate: their COCO instances JSON")] = None,
     count: Annotated[int, typer.Option(min=20, help="generate: how many pairs")] = 1000,
-    out: Annotated[Path | None, typer.Option(help="JSON to write; default: [reports/]bench-<machine>.json")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="JSON to write; default: [reports/]bench-<machine>.json")
+    ] = None,
 ) -> None:
     """Measure the speed of the parts, each as a ratio against a peer that runs in turns with it."""
     from nrh_dist.workflows.bench import Input, run

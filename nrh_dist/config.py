@@ -173,7 +173,9 @@ def check(config: Config) -> None:
     rule = f"must be one or more of {', '.join(TRANSFORMS)}, each once"
     _require(known and distinct, "data.transforms", f"[{','.join(data.transforms)}]", rule)
     _require(config.seed >= 0, "seed", config.seed, "must be 0 or more")
-    _require(0 < config.optim.lr < math.inf, "optim.lr", config.optim.lr, "must be above 0 and finite")
+    for key, value in flatten(config).items():
+        _require(not isinstance(value, float) or math.isfinite(value), key, value, "must be a finite number")
+    _require(config.optim.lr > 0, "optim.lr", config.optim.lr, "must be above 0")
     _require(config.optim.eps > 0, "optim.eps", config.optim.eps, "must be above 0")
     _require(
         config.optim.restart_epochs >= 1, "optim.restart_epochs", config.optim.restart_epochs, "must be at least 1"
@@ -236,6 +238,9 @@ def _check_model(config: Config) -> None:
     _require(0 <= model.gate_threshold < 1, "model.gate_threshold", model.gate_threshold, "must be in [0, 1)")
     in_range = 0 <= model.correction_strength <= 1
     _require(in_range, "model.correction_strength", model.correction_strength, "must be in [0, 1]")
+    _require(model.batchnorm_eps > 0, "model.batchnorm_eps", model.batchnorm_eps, "must be above 0")
+    in_range = 0 < model.batchnorm_momentum <= 1
+    _require(in_range, "model.batchnorm_momentum", model.batchnorm_momentum, "must be in (0, 1]")
     _require(model.least_change >= 0, "model.least_change", model.least_change, "must be 0 or more")
     for key, value in (("loss.gate", loss.gate), ("loss.harm", loss.harm)):
         models = SUPERVISED_MODELS[key]

@@ -9,6 +9,9 @@ from packs import write_small_pack, write_tree
 
 from nrh_dist import cli
 from nrh_dist.engine import checkpoint, chosen
+from nrh_dist.launch.evaluate import Options
+from nrh_dist.workflows.harmonise import Wishes
+from nrh_dist.workflows.study.data import Photos
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +97,60 @@ def test_mistakes(capsys, tmp_path, monkeypatch, pack, words, expected):
     monkeypatch.chdir(tmp_path)
     assert expected in mistake(capsys, *words.replace("PACK", str(pack.root)).replace("SPACE", str(SPACE)).split())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "expected"),
+    [
+        (
+            "harmonise a -o o --strength 0.5 --mask m --strip --checkpoint c",
+            "workflows.harmonise.harmonise",
+            ([Path("a")], Path("o"), "c", Wishes(0.5, Path("m"), strip=True)),
+        ),
+        (
+            "harmonise a -o o --save-mask --compare --force",
+            "workflows.harmonise.harmonise",
+            ([Path("a")], Path("o"), None, Wishes(save_mask=True, compare=True, force=True)),
+        ),
+        (
+            "harmonise a -o o --skip-existing",
+            "workflows.harmonise.harmonise",
+            ([Path("a")], Path("o"), None, Wishes(skip=True)),
+        ),
+        (
+            "calibrate c -o o --data d --most-worse 0.1",
+            "workflows.calibrate.calibrate",
+            ("c", Path("o"), cli.say, "d", 0.1),
+        ),
+        (
+            "evaluate c --data d -o o --split val --actors 2 --thresholds t",
+            "workflows.evaluate.evaluate",
+            (["c"], "d", "o", Options("val", 2, None, Path("t"))),
+        ),
+        (
+            "evaluate c --data d -o o --annotations a --psnr-peaks --paste-background",
+            "workflows.evaluate.evaluate",
+            (["c"], "d", "o", Options(annotations=Path("a"), peaks=True, paste=True)),
+        ),
+        (
+            "data coco-exp --images i --annotations a -o o --split val --val-fraction 0.2 --method hist --channels lab",
+            "workflows.coco_exp.make",
+            (Path("i"), Path("a"), Path("o"), 1000, 0, "hist", "lab", "jpeg", "val", 1, cli.say, 0.2),
+        ),
+        (
+            "study --coco c --photos p --photos q --budget 5 -o o train.epochs=2",
+            "workflows.study.study.study",
+            (Path("o"), Photos(Path("c"), (Path("p"), Path("q"))), 5.0, ["train.epochs=2"]),
+        ),
+    ],
+)
+def test_options_reach_what_they_are_for(monkeypatch, words, place, expected):
+    given = []
+    monkeypatch.setattr(f"nrh_dist.{place}", lambda *words: given.extend(words) or Path("made"))
+    monkeypatch.setattr("nrh_dist.engine.chosen.note", lambda path: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words.split())
+    assert ended.value.code == 0 and given[: len(expected)] == [*expected]
 
 
 def test_a_file_without_a_stage_is_asked_for_one(capsys, tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from nrh_dist import config as configuration
 from nrh_dist.data.pack import Pack
@@ -135,7 +136,7 @@ def wandb_mode(config: Config) -> str:
 
 def has_key() -> bool:
     """Whether W&B finds a key, in the environment or where ``wandb login`` puts it."""
-    return bool(os.environ.get("WANDB_API_KEY")) or _netrc_has_wandb()
+    return bool(os.environ.get("WANDB_API_KEY")) or _netrc_has_key()
 
 
 def open_tracker(config: Config, folder: Path, pack: Pack, say: Say) -> Tracker:
@@ -159,6 +160,10 @@ def drop_rows_after(folder: Path, epoch: int) -> None:
     write_lines(folder / METRICS, rows_up_to(folder, epoch))
 
 
-def _netrc_has_wandb() -> bool:
-    path = Path.home() / ".netrc"
-    return path.exists() and "api.wandb.ai" in path.read_text()
+def _netrc_has_key() -> bool:
+    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
+    try:
+        return host in path.read_text(errors="replace").split()
+    except OSError:
+        return False

@@ -5,6 +5,7 @@ photo only from its own page, fetches nothing, and keeps the last photos in a te
 """
 
 import asyncio
+import errno
 import io
 import json
 import signal
@@ -185,19 +186,25 @@ async def _take(request: web.Request) -> web.Response:
         raise web.HTTPForbidden(reason="photos are taken from this page alone")
     studio = request.app[STUDIO]
     path = studio.folder / token_urlsafe(16)
+    try:
+        await _received(request, path)
+        return web.json_response(await studio.add(_name(request.headers[FROM_THE_PAGE]), path))
+    except BaseException as error:  # also of who leaves while it sends
+        path.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise web.HTTPInsufficientStorage(reason=f"the disk of {studio.folder} is full: make room") from None
+        raise
+
+
+async def _received(request: web.Request, path: Path) -> None:
+    """Write the body to ``path``, as far as it is not too large."""
+    length = 0
     with path.open("wb") as file:
-        length = 0
         async for block in request.content.iter_chunked(1 << 18):
             length += len(block)
             if length > BYTES_LIMIT:
-                path.unlink()
                 raise web.HTTPRequestEntityTooLarge(BYTES_LIMIT, length, reason=_too_large())
             file.write(block)
-    try:
-        return web.json_response(await studio.add(_name(request.headers[FROM_THE_PAGE]), path))
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
 
 
 async def _picture(request: web.Request) -> web.Response:

@@ -65,6 +65,19 @@ def untracked(pack, tmp_path_factory):
     return train(pack, tmp_path_factory.mktemp("untracked"), "disabled").result()
 
 
+def test_a_key_is_found_where_its_server_is_named(monkeypatch, tmp_path):
+    for name in ("WANDB_API_KEY", "NETRC", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert not track.has_key()
+    (tmp_path / ".netrc").write_text("machine wandb.example.org login user password x")
+    assert not track.has_key()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org:8080/")
+    assert track.has_key()
+    monkeypatch.setenv("NETRC", str(tmp_path / "elsewhere"))
+    assert not track.has_key()
+
+
 @pytest.mark.slow
 def test_a_resumed_run_continues_its_run_also_offline(pack, untracked, tmp_path):
     """Killed after the second epoch: two folders of W&B with one id, which together hold each epoch once."""

@@ -5,9 +5,11 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +83,31 @@ def started(tmp_path):
 @pytest.fixture
 def photo(tmp_path):
     return photo_files.write(tmp_path / "a photo.jpg", "jpeg", photo_files.picture(640, 480), 1, photo_files.profile())
+
+
+def test_who_leaves_while_sending_leaves_nothing_behind(started):
+    server = started()
+    with socket.create_connection((HOST, server.port)) as client:
+        head = f"POST /photos HTTP/1.1\r\nHost: {HOST}:{server.port}\r\nX-From-Page: a.jpg\r\nContent-Length: 999999"
+        client.sendall(head.encode() + b"\r\n\r\n" + bytes(300_000))
+        wait_for(lambda: any(server.folder.iterdir()))
+    wait_for(lambda: not any(server.folder.iterdir()))
+
+
+def test_a_full_disk_is_said(started, photo, monkeypatch):
+    async def full(request, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(serve, "_received", full)
+    status, told = started().send(photo.read_bytes())
+    assert status == 507 and "is full: make room" in told["problem"]
+
+
+def wait_for(holds):
+    until = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def test_a_photo_comes_back_with_all_it_says(started, photo):
