@@ -53,7 +53,9 @@ def bring(copy: Storage, folder: Path, say: Say) -> None:
         for name, size in there.items():
             if "/" not in name and (not (folder / name).exists() or (newer and name in REPLACED)):
                 copy.get(name, folder / name, size)
-        any(_fetch(copy, folder, name, there, say) for name in reversed(newer))  # the first that is sound
+        for name in reversed(newer):
+            if _fetch(copy, folder, name, there, say):  # the newest sound one
+                break
         for name in _bests(folder) & {*whole(there)}:
             _fetch(copy, folder, name, there, say)
 

@@ -101,7 +101,7 @@ class Fit:
             except _RolledBack:
                 continue
             self.report(row)
-            self.beat(until_slow=True)  # the main rank may wait for the storage, and the others for it
+            self.beat(until_slow=self.config.storage is not None)  # which the main rank may wait for
         return row
 
     def _epoch(self, progress: Progress) -> dict[str, Any]:
