@@ -244,7 +244,7 @@ def test_two_runs_at_once(coco, capsys):
         ({"channels": "rgb"}, "'rgb'"),
         ({"format": "gif"}, "'gif'"),
         ({"split": "dev"}, "'dev'"),
-        ({"split": "val"}, "give val_fraction"),
+        ({"split": "val"}, "give --val-fraction"),
         ({"annotations": "none.json"}, "none.json"),
         ({"images": "nowhere"}, "2 of 2 photos are missing"),
     ],
