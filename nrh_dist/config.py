@@ -5,6 +5,7 @@ has a default of its model is filled in by ``load``; nothing else is ever rewrit
 """
 
 import copy
+import dataclasses
 import hashlib
 import json
 import math
@@ -173,8 +174,10 @@ def check(config: Config) -> None:
     rule = f"must be one or more of {', '.join(TRANSFORMS)}, each once"
     _require(known and distinct, "data.transforms", f"[{','.join(data.transforms)}]", rule)
     _require(config.seed >= 0, "seed", config.seed, "must be 0 or more")
-    for key, value in flatten(config).items():
-        _require(not isinstance(value, float) or math.isfinite(value), key, value, "must be a finite number")
+    for section, values in dataclasses.asdict(config).items():
+        for key, value in values.items() if isinstance(values, dict) else ():
+            is_finite = not isinstance(value, float) or math.isfinite(value)
+            _require(is_finite, f"{section}.{key}", value, "must be a finite number")
     _require(config.optim.lr > 0, "optim.lr", config.optim.lr, "must be above 0")
     _require(config.optim.eps > 0, "optim.eps", config.optim.eps, "must be above 0")
     _require(

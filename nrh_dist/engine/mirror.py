@@ -244,7 +244,7 @@ def complete(config: Config, folder: Path, say: Say) -> None:
     """Send what the end of a training could not. ``UserError`` names what is only on this disk."""
     copy = copied.copy_of(config)
     if copy and copied.is_behind(copy, folder):
-        mirror_of(config, folder, say).finish()
+        Mirror(copy, folder, say).finish()
 
 
 @contextmanager

@@ -119,10 +119,10 @@ class Photo:
             return Small(own, three(own))
         try:
             srgb = _to_srgb(own, profile)
+            if abs(srgb - three(own)).max() < SRGB_TOLERANCE:
+                return Small(own, three(own))
             _from_srgb(srgb, profile, self.channels)
         except pyvips.Error:  # a damaged profile, or one of a scanner, that leads to sRGB and not back
-            return Small(own, three(own))
-        if abs(srgb - three(own)).max() < SRGB_TOLERANCE:
             return Small(own, three(own))
         return Small(own, srgb, lambda image: _from_srgb(image, profile, self.channels))
 

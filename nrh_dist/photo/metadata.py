@@ -65,7 +65,7 @@ def carry_over(format: str, source: Path, bare: Path, out: Path, profile: bool) 
     Both files are of ``format``. Without ``profile`` the ICC profile is left out, for pixels that were in that space
     before. Raises ``Damaged``, and ``OSError`` from the disk.
     """
-    try:
+    with _told():
         if format == "tiff":
             with _mapped(source) as there:
                 tiff.append(tiff.read(there), bare, profile)
@@ -74,8 +74,6 @@ def carry_over(format: str, source: Path, bare: Path, out: Path, profile: bool) 
         with _mapped(source) as there, _mapped(bare) as own, bare.open("rb") as pixels, out.open("wb") as file:
             for piece in {"jpeg": _jpeg, "png": _png, "webp": _webp}[format](there, own, profile):
                 _write(piece, pixels, file)
-    except (struct.error, IndexError, tiff.BadTags) as error:
-        raise Damaged(str(error)) from None
     bare.unlink()
 
 
@@ -93,37 +91,33 @@ class Facts(NamedTuple):
 
 def facts(format: str, path: Path) -> Facts:
     """Of a file of ``format``. Raises ``Damaged``."""
-    try:
-        with _mapped(path) as content:
-            if format == "jpeg":
-                found, _ = segments(content)
-                return Facts(has_more_pictures=any(_is_index(one) for one in found))
-            if format == "png":
-                return Facts(is_animated=any(one.name == b"acTL" for one in _png_chunks(content)))
-            if format == "webp":
-                chunks = {one.name: one for one in _webp_chunks(content)}
-                moves = b"VP8X" in chunks and bool(content[chunks[b"VP8X"].start] & WEBP_ANIMATION)
-                return Facts(is_animated=moves, is_lossless=b"VP8L" in chunks)
-            return Facts(compression=tiff.compression(tiff.read(content)))
-    except (struct.error, IndexError, tiff.BadTags) as error:
-        raise Damaged(str(error)) from None
+    with _told(), _mapped(path) as content:
+        if format == "jpeg":
+            found, _ = segments(content)
+            return Facts(has_more_pictures=any(_is_index(one) for one in found))
+        if format == "png":
+            return Facts(is_animated=any(one.name == b"acTL" for one in _png_chunks(content)))
+        if format == "webp":
+            chunks = {one.name: one for one in _webp_chunks(content)}
+            moves = b"VP8X" in chunks and bool(content[chunks[b"VP8X"].start] & WEBP_ANIMATION)
+            return Facts(is_animated=moves, is_lossless=b"VP8L" in chunks)
+        return Facts(compression=tiff.compression(tiff.read(content)))
 
 
 def luminance_table(path: Path) -> tuple[int, ...]:
     """The 64 numbers of the first quantisation table of a JPEG, in the file's order. Raises ``Damaged``."""
     tables: dict[int, tuple[int, ...]] = {}
-    try:
-        with _mapped(path) as content:
-            for segment in segments(content)[0]:
-                at = 0
-                while segment.marker == TABLES and at < len(segment.content):
-                    is_wide, number = divmod(segment.content[at], 16)
-                    kind = ">64H" if is_wide else ">64B"
-                    tables[number] = struct.unpack_from(kind, segment.content, at + 1)
-                    at += 1 + struct.calcsize(kind)
-        return tables[min(tables)]
-    except (struct.error, IndexError, ValueError) as error:
-        raise Damaged(str(error)) from None
+    with _told(), _mapped(path) as content:
+        for segment in segments(content)[0]:
+            at = 0
+            while segment.marker == TABLES and at < len(segment.content):
+                is_wide, number = divmod(segment.content[at], 16)
+                kind = ">64H" if is_wide else ">64B"
+                tables[number] = struct.unpack_from(kind, segment.content, at + 1)
+                at += 1 + struct.calcsize(kind)
+    if not tables:
+        raise Damaged("it has no quantisation table")
+    return tables[min(tables)]
 
 
 def segments(content: Content) -> tuple[list[Segment], int]:
@@ -143,6 +137,15 @@ def segments(content: Content) -> tuple[list[Segment], int]:
             raise Damaged(f"a segment at byte {at} leads out of the file")
         found.append(Segment(marker, content[at + 4 : at + 2 + length]))
         at += 2 + length
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What leads out of the file, as ``Damaged``."""
+    try:
+        yield
+    except (struct.error, IndexError, tiff.BadTags) as error:
+        raise Damaged(str(error)) from None
 
 
 @contextmanager

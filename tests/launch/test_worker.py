@@ -4,11 +4,11 @@ import os
 
 import pytest
 from packs import write_small_pack
-from test_fit import configured, train
 
 from nrh_dist import config
 from nrh_dist.engine import checkpoint
 from nrh_dist.engine.dist import Place
+from nrh_dist.engine.run import run
 from nrh_dist.engine.storage import open_storage
 from nrh_dist.launch import spawned, worker
 from nrh_dist.launch import train as training
@@ -40,10 +40,11 @@ def test_workers_of_a_trial_report_what_the_storage_has(tmp_path, monkeypatch):
 
 def test_a_finished_run_sends_what_its_end_could_not(tmp_path, s3):
     pack = write_small_pack(tmp_path, train=16)
-    words = ("model.name=dih_nm", f"data.pack={pack.root}", "train.epochs=1")
-    folder, _ = train(configured(tmp_path, "one", *words), pack)
-    said = []
-    assert training.train(configured(tmp_path, "one", *words, f"storage={s3.address}"), said.append) == folder
+    words = ["preset=tiny", "model.width=0.1", "model.name=dih_nm", "data.val_fraction=0.3", "train.epochs=1"]
+    words += [f"data.pack={pack.root}", f"run.root={tmp_path}", "run.name=one"]
+    run(config.load(None, words), pack.root, Place(), lambda _: None, lambda _: None)
+    folder, said = tmp_path / "one", []
+    assert training.train(config.load(None, [*words, f"storage={s3.address}"]), said.append) == folder
     assert "is finished" in said[-1]
     newest, copy = checkpoint.newest(folder).path, open_storage(s3.address).child("one")
     assert copy.read(f"checkpoints/{newest.name}/manifest.json") == (newest / "manifest.json").read_bytes()

@@ -105,7 +105,7 @@ def read(folder: Path) -> Study:
     if not file.is_file():
         raise UserError(f"{folder} is no study (study.json): give the --out of nrh study")
     about = json.loads(file.read_text())
-    if about["schema"] != SCHEMA:
+    if about.get("schema") != SCHEMA:
         raise UserError(f"{file} was written by another version: make the study anew with another --out")
     if "ended" not in about:
         raise UserError(f"{folder} is a study that was not finished: the same nrh study goes on")

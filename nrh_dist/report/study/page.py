@@ -229,9 +229,8 @@ def _method(study: Study) -> list[str]:
         if (words := next((run["words"] for run in about["runs"] if run["system"] == system), None))
     ]
     tried = ", ".join(next(iter(about["rates_tried"].values())))
-    share = f"{100 * about['data']['val_fraction']:g} % of the training photos"
-    if whose := about["data"].get("val_photos"):  # not of studies from before there was a choice
-        share += f", of those of {whose} alone"
+    made = about["data"]
+    share = f"{100 * made['val_fraction']:g} % of the training photos, of those of {made['val_photos']} alone"
     facts = [
         f"Photos were divided into train, val ({share}) and test before any was generated; a photo "
         "and what lends it its colours are of one part. Pairs are drawn by category first. PNG throughout.",
