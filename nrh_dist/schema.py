@@ -98,7 +98,10 @@ class Loss:
 
 @dataclass
 class Optim:
-    """Adam. TensorFlow's epsilon is 1e-7. ``schedule``: constant, or a cosine restarted every ``restart_epochs``."""
+    """Adam. TensorFlow's epsilon is 1e-7.
+
+    ``schedule``: constant, or a cosine that falls to 0 with the steps of ``restart_epochs`` epochs, and then restarts.
+    """
 
     lr: float = 1e-3
     eps: float = 1e-8

@@ -115,6 +115,7 @@ class Fit:
             state.epoch = self.config.train.epochs - 1
         trained = time.monotonic() - started
         metrics = self._validate()
+        rate = self._learning_rate(max(state.epoch_step - 1, 0))  # of the last step
         state.epoch, state.epoch_step = state.epoch + 1, 0
         self._count_time()
         row = {
@@ -122,7 +123,7 @@ class Fit:
             "step": state.step,
             **({"train/loss": state.loss_sum / state.loss_count} if state.loss_count else {}),
             **metrics,
-            "lr": self._learning_rate(),
+            "lr": rate,
             "images_per_s": images / trained if trained > 0 else 0.0,
             "world_size": self.place.world,
             "skipped_steps": state.skipped_steps,
@@ -147,8 +148,6 @@ class Fit:
         order = epoch_order(self.train_rows, self.config.seed, state.epoch)
         steps = steps_per_epoch(len(order), train.batch_size)
         self.learner.train()
-        for group in self.optimiser.param_groups:
-            group["lr"] = self._learning_rate()
         parts = (
             step_rows(order, step, train.batch_size, self.place.rank, self.place.world)
             for step in range(state.epoch_step, steps)
@@ -205,6 +204,8 @@ class Fit:
         state = self.state
         assert self.optimiser
         seed_step(self.config.seed, state.step, self.place.rank)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._learning_rate(state.epoch_step)
         self.guard.remember()
         self.optimiser.zero_grad(set_to_none=True)
         losses = self.task.losses(self.learner, batch, state.epoch)
@@ -289,13 +290,16 @@ class Fit:
             self._save()
         raise self._ended(asked)
 
-    def _learning_rate(self) -> float:
-        """The rate of the epoch under way: constant, or a cosine that restarts every ``restart_epochs`` epochs."""
+    def _learning_rate(self, step: int) -> float:
+        """The rate of ``step`` of the epoch under way.
+
+        Constant, or a cosine that restarts every ``restart_epochs`` epochs (Loshchilov and Hutter, SGDR, 2017).
+        """
         optim = self.config.optim
         if optim.schedule == "constant":
             return optim.lr
-        position = (self.state.epoch % optim.restart_epochs) / optim.restart_epochs
-        return optim.lr * 0.5 * (1 + math.cos(math.pi * position))
+        epochs = self.state.epoch + step / steps_per_epoch(len(self.train_rows), self.config.train.batch_size)
+        return optim.lr * 0.5 * (1 + math.cos(math.pi * (epochs % optim.restart_epochs) / optim.restart_epochs))
 
     def _require_finite(self, row: dict[str, Any]) -> None:
         for key, value in row.items():

@@ -1,10 +1,12 @@
 import json
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from packs import write_small_pack, write_tree
 from ranks import run_ranks
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from nrh_dist import config
 from nrh_dist.data.pack import open_pack
@@ -173,6 +175,27 @@ def test_rows_hold_what_others_rely_on(tmp_path, pack):
     wanted = {"epoch", "step", "train/loss", "val/mse", "val/psnr", "lr", "images_per_s", "world_size", "time_s"}
     assert wanted <= set(rows[0])
     assert all(type(value) in (int, float) for value in rows[0].values())
+
+
+def test_the_cosine_falls_with_every_step_and_restarts(tmp_path, pack):
+    """As torch's scheduler of the same name, told of each step; a row has the rate of its last one."""
+    words = ("model.name=dih_nm", "train.epochs=5", "optim.schedule=cosine_restarts", "optim.restart_epochs=2")
+    taken = []
+    hook = register_optimizer_step_pre_hook(lambda adam, *_: taken.append(adam.param_groups[0]["lr"]))
+    try:
+        _, rows = train(configured(tmp_path, "r", *words), pack)
+    finally:
+        hook.remove()
+    steps = len(taken) // 5
+    assert steps > 1 and len(taken) == 5 * steps
+    peer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(()))], lr=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it should follow a step
+        told = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(peer, T_0=2)
+        wanted = [told.step(step / steps) or peer.param_groups[0]["lr"] for step in range(5 * steps)]
+    assert taken == pytest.approx(wanted)
+    assert taken[0] == taken[2 * steps] == 1e-3 and taken[2 * steps - 1] < 1e-3 / steps
+    assert [row["lr"] for row in rows] == taken[steps - 1 :: steps]
 
 
 def test_loss_that_stops_being_finite_ends_the_run_without_a_checkpoint(tmp_path, pack):
