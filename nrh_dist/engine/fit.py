@@ -204,8 +204,9 @@ class Fit:
         state = self.state
         assert self.optimiser
         seed_step(self.config.seed, state.step, self.place.rank)
+        rate = self._learning_rate(state.epoch_step)
         for group in self.optimiser.param_groups:
-            group["lr"] = self._learning_rate(state.epoch_step)
+            group["lr"] = rate
         self.guard.remember()
         self.optimiser.zero_grad(set_to_none=True)
         losses = self.task.losses(self.learner, batch, state.epoch)
