@@ -49,6 +49,11 @@ def ask_to_stop(folder: Path) -> None:
     (folder / STOP_FILE).touch()
 
 
+def is_asked_to_stop(folder: Path) -> bool:
+    """Whether ``ask_to_stop`` was called, and not forgotten since."""
+    return (folder / STOP_FILE).exists()
+
+
 def forget(folder: Path) -> None:
     """Drop what an earlier start of the run in ``folder`` was asked; a restart within one start heeds it."""
     (folder / STOP_FILE).unlink(missing_ok=True)
@@ -95,7 +100,7 @@ class Notices:
     """What is asked by the run's stop file, or else by ``more``."""
 
     def __init__(self, folder: Path, more: Ask, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stop, self._more, self._clock = folder / STOP_FILE, more, clock
+        self._folder, self._more, self._clock = folder, more, clock
         self._looked = float("-inf")
 
     def __call__(self) -> Notice:
@@ -103,4 +108,4 @@ class Notices:
         if now - self._looked < LOOK_SECONDS:
             return Notice.NONE
         self._looked = now
-        return Notice.STOP if self._stop.exists() else self._more()
+        return Notice.STOP if is_asked_to_stop(self._folder) else self._more()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from nrh_dist.engine.notice import STOP_FILE, Notice, forget
+from nrh_dist.engine.notice import Notice, forget, is_asked_to_stop
 from nrh_dist.launch.repeated import repeated
 from nrh_dist.launch.worker import LOG
 
@@ -102,7 +102,7 @@ def relayed(folder: Path) -> Iterator[tuple[str, Any]]:
 
     def carry() -> None:
         with suppress(ray.exceptions.RayError):
-            lines, left = ray.get(post.take.remote((folder / STOP_FILE).exists()))
+            lines, left = ray.get(post.take.remote(is_asked_to_stop(folder)))
             for trial in left:
                 forget(folder / trial)
             if lines:

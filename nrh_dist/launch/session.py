@@ -19,11 +19,11 @@ from nrh_dist.errors import UserError
 
 Raised = TypeVar("Raised", bound=Exception)
 
-# Ray polls its workers for reports every 2 s by default, and a second report blocks the loop until the first is polled;
-# and it would run them at niceness 15, behind its own helpers.
+# Ray polls its workers for reports every 2 s by default, and a second report blocks the loop until the first is polled
+# (``polling`` makes it rarer where epochs take longer); and it would run them at niceness 15, behind its own helpers.
 _ENVIRONMENT = {
     "RAY_worker_niceness": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",

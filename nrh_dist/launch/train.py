@@ -18,6 +18,7 @@ from nrh_dist.engine.run import find_pack
 from nrh_dist.engine.storage import Storage, StorageProblem
 from nrh_dist.errors import UserError
 from nrh_dist.launch import session
+from nrh_dist.launch.pinning import pin
 from nrh_dist.launch.relay import Wire, relayed
 from nrh_dist.launch.telling import tell_and_wait
 from nrh_dist.launch.worker import LOG, work
@@ -127,6 +128,8 @@ def _trainer(
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import ScalingConfig
 
+    from nrh_dist.launch.polling import RarePolls
+
     class Trainer(TorchTrainer):
         def _register_sigint_handler(self, controller: Any) -> None:
             """Ray's would end the workers as they stand; ``session.stopping`` lets them save."""
@@ -135,7 +138,7 @@ def _trainer(
             """Without those that start a process for nothing: each takes a per cent of a core all the time."""
             idle = IDLE_HELPERS if session.is_local() else IDLE_HELPERS[:1]
             made = super()._create_default_callbacks()  # type: ignore[misc]
-            return [one for one in made if type(one).__name__ not in idle]
+            return [*(one for one in made if type(one).__name__ not in idle), RarePolls(folder.absolute())]
 
     session.free_orphans()
     workers, cpus = config.scale.workers, cpus_per_worker(config, gpus)
@@ -147,6 +150,7 @@ def _trainer(
             "folder": str(folder.absolute()),
             "relay": relay,
             "is_trial": is_trial,
+            "cpus": cpus if session.is_local() and not gpus else None,
         },
         # Longer than any rank's watchdog: the rank that stands still shall say where before its peers give up.
         torch_config=TorchConfig(timeout_s=60 + round(15 * config.scale.hang_seconds)),
@@ -204,6 +208,8 @@ def _worker(loop_config: dict[Any, Any]) -> None:
     import ray.train.torch
 
     context = ray.train.get_context()
+    if cpus := loop_config["cpus"]:
+        pin(context.get_local_rank(), cpus)
     place = Place(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     config = configuration.from_dict(loop_config["config"])
     folder = Path(loop_config["folder"])

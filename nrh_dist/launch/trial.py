@@ -176,8 +176,8 @@ def _heeding(wire: Wire, sweep: Path, folder: Path) -> Iterator[None]:
 
 def _wait_if_stopping(sweep: Path, folder: Path, wire: Wire) -> None:
     """Wait for this process's end where the sweep stops: were the trial to return, Tune would start the next one."""
-    if (sweep / notice.STOP_FILE).exists():
+    if notice.is_asked_to_stop(sweep):
         wire.leave(f"{folder.parent.name}/{folder.name}")
-    while (sweep / notice.STOP_FILE).exists():
+    while notice.is_asked_to_stop(sweep):
         notice.forget(folder)  # nobody need wait for this one
         time.sleep(LOOK_SECONDS)

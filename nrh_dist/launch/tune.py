@@ -264,7 +264,7 @@ def _stopper(progress: Progress, is_on_ray_train: bool) -> Any:
             if not progress.is_stopping:
                 return False
             self.since = self.since or time.monotonic()
-            is_saving = any((trial / notice.STOP_FILE).exists() for trial in progress.running())
+            is_saving = any(notice.is_asked_to_stop(trial) for trial in progress.running())
             return not is_saving or time.monotonic() - self.since > STOP_SECONDS
 
     return Stop()

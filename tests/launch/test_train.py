@@ -1,9 +1,12 @@
 import json
+import os
 import re
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
+import psutil
 import pytest
 from packs import write_small_pack
 
@@ -39,6 +42,24 @@ def test_two_ddp_workers_on_ray_train(ray_session, tmp_path, pack):
     again = []
     train(configured(tmp_path, pack, "train.epochs=2", "scale.workers=1"), again.append)
     assert "is finished" in again[-1] and rows_of(folder) == rows
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads cannot be pinned here")
+def test_workers_on_cpus_have_cpus_of_their_own(ray_session, tmp_path, pack):
+    found = {}
+
+    def look(line):
+        """While both train: the processes of a Ray of one's own are below this one."""
+        if line.startswith("epoch "):
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    if "RayTrainWorker" in process.name() + " ".join(process.cmdline()):
+                        found[process.pid] = tuple(process.cpu_affinity())
+
+    train(configured(tmp_path, pack, "train.epochs=6", "scale.workers=2"), look)
+    allowed = sorted(os.sched_getaffinity(0))
+    share = len(allowed) // 2
+    assert sorted(found.values()) == [tuple(allowed[:share]), tuple(allowed[share : 2 * share])]
 
 
 def test_what_is_left_out_of_ray_train_is_there_to_be_left_out(ray_session):
