@@ -1,8 +1,8 @@
 """Workers on CPUs of their own, where a training has all those of a machine.
 
 Ray's helpers run beside it. When one of them takes a worker's CPU, the kernel may move that worker to the CPU of
-another one and leave both there for longer than the helper runs, and every other worker waits for these two: by two
-workers on two CPUs, a tenth of the training. A worker that cannot be moved only waits until the helper is done.
+another one and leave both there for longer than the helper runs, and every other worker waits for these two. A worker
+that cannot be moved only waits until the helper is done: by two workers on two CPUs, a tenth of the training was saved.
 """
 
 import os
