@@ -9,19 +9,17 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-THREADS = Path("/proc/self/task")
-
 
 def pin(rank: int, cpus: int) -> None:
     """Keep all threads of this process, as the ``rank``-th of its machine, to ``cpus`` of the CPUs that it may use.
 
-    Nothing happens where it may not use enough of them, nor where threads cannot be pinned (macOS).
+    Nothing happens where it may not use enough of them, nor where threads cannot be pinned (macOS, some sandboxes).
     """
     if not hasattr(os, "sched_setaffinity"):
         return
     mine = sorted(os.sched_getaffinity(0))[rank * cpus : (rank + 1) * cpus]
     if len(mine) < cpus:
         return
-    for thread in THREADS.iterdir():
-        with suppress(ProcessLookupError):  # it has ended
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # it has ended, or pinning is not allowed here: a training does without
             os.sched_setaffinity(int(thread.name), mine)

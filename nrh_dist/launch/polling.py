@@ -29,7 +29,7 @@ class RarePolls(WorkerGroupCallback):
     def after_worker_group_poll_status(self, worker_group_status: WorkerGroupPollStatus) -> None:
         now = time.monotonic()
         since = now - self._heard
-        if has_news(worker_group_status):
+        if _has_news(worker_group_status):
             self._heard, self._between = now, since
             return
         end = now + min(SHARE * max(since, self._between), MOST_SECONDS)
@@ -37,7 +37,7 @@ class RarePolls(WorkerGroupCallback):
             time.sleep(min(left, LOOK_SECONDS))
 
 
-def has_news(polled: WorkerGroupPollStatus) -> bool:
+def _has_news(polled: WorkerGroupPollStatus) -> bool:
     """Whether a worker has told of an epoch, of its end, of what ended it, or of a machine that is about to go."""
     return any(
         not one.running or one.error or one.training_report or one.preemption_info

@@ -52,3 +52,15 @@ def test_where_there_are_too_few_nothing_is_pinned(rank, more):
 def test_where_threads_cannot_be_pinned_nothing_happens(monkeypatch):
     monkeypatch.delattr(os, "sched_setaffinity")
     pinning.pin(0, 1)
+
+
+def test_where_pinning_is_forbidden_the_training_goes_on(monkeypatch):
+    asked = []
+
+    def forbidden(thread, cpus):
+        asked.append(thread)
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setaffinity", forbidden)
+    pinning.pin(0, 1)
+    assert os.getpid() in asked
